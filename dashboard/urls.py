@@ -70,9 +70,7 @@ urlpatterns = [
     path("settings/members", members.page, name="members"),
     path("settings/members/<int:member_id>", members.member, name="member"),
     path("settings/members/<int:member_id>/remove", members.remove, name="remove_member"),
-    path(
-        "settings/invitations/<int:invitation_id>/again", members.send_again, name="invite_again"
-    ),
+    path("settings/invitations/<int:invitation_id>/again", members.send_again, name="invite_again"),
     path(
         "settings/invitations/<int:invitation_id>/revoke", members.revoke, name="revoke_invitation"
     ),

@@ -54,7 +54,6 @@ class RuleRow(NamedTuple):
     """A rule with its fields."""
 
     description: str
-    unit: str
     default: str
     on: BoundField
     threshold: BoundField
@@ -130,8 +129,7 @@ class AlertsForm(forms.Form):
         return [
             RuleRow(
                 rule.description,
-                "%" if rule.unit == "percent" else rule.unit,
-                f"{rule.threshold:g}",
+                f"{rule.threshold:g}{'%' if rule.unit == 'percent' else f' {rule.unit}'}",
                 *(self[f"{name}_{part}"] for part in PARTS),
             )
             for name, rule in RULES.items()

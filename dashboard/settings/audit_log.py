@@ -1,6 +1,7 @@
 """The audit log: who changed what, when, from what to what."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from django.db.models import Model, QuerySet
@@ -67,7 +68,8 @@ class Filters(NamedTuple):
         return {name: value for name, value in self._asdict().items() if value}
 
 
-class EntryLine(NamedTuple):
+@dataclass(frozen=True)
+class EntryLine:
     """A change as the page shows it."""
 
     row: AuditEntry
@@ -75,6 +77,11 @@ class EntryLine(NamedTuple):
     noun: str
     name: str
     changes: list[Change]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it lists a whole row, in few lines, rather than what differs."""
+        return self.row.action in {"create", "delete"}
 
 
 @require_safe

@@ -7,9 +7,23 @@ from typing import Any, Final, NamedTuple
 from common.money import exact_money
 from metering.fields.rates import format_rates
 
-# What says nothing to people: a row's own number, its tenant, and when it was stored.
+# What says nothing to people: numbers of rows, and what follows from the rest.
 UNSAID: Final = frozenset(
-    {"id", "tenant_id", "created_at", "revision", "has_rollover", "configuration_version"}
+    {
+        "id",
+        "tenant_id",
+        "user_id",
+        "created_by_id",
+        "created_at",
+        "counts_from",
+        "is_counting",
+        "is_demo_complete",
+        "has_rollover",
+        "revision",
+        "configuration_version",
+        "prefix",
+        "token_hash",
+    }
 )
 LABELS: Final = {
     "limit_cost_nanos": "Cost limit",
@@ -20,8 +34,6 @@ LABELS: Final = {
     "assumed_input_nanos_per_mtok": "Assumed input rate per million tokens",
     "assumed_output_nanos_per_mtok": "Assumed output rate per million tokens",
     "timezone": "Time zone",
-    "user_id": "User number",
-    "created_by_id": "Created by user number",
     "replaced_secrets": "Replaced secrets",
 }
 ACTIONS: Final = {
@@ -82,12 +94,13 @@ def verb_of(action: str) -> str:
 
 
 def changes_of(action: str, changes: Mapping[str, Any]) -> list[Change]:
-    """The fields that were changed; of a row that is new or gone those that said something."""
+    """The fields that were changed; of a row that is new or gone those that say something."""
     is_new, is_gone = action == "create", action == "delete"
     said = []
     for name, (before, after) in sorted(changes.items()):
         is_empty = _is_empty(before) and _is_empty(after)
-        if name in UNSAID or is_empty:
+        is_off = (is_new and after is False) or (is_gone and before is False)
+        if name in UNSAID or is_empty or is_off:
             continue
         said.append(
             Change(
@@ -118,7 +131,7 @@ def value_of(name: str, value: Any) -> Value:
         return Value(value, at)
     if name == "rates":
         return Value(format_rates(value))
-    words = _words(name, value)
+    words = "; ".join(map(_level, value)) if name == "levels" else _words(name, value)
     if len(words) > VALUE_CHARACTERS_MAX:
         words = words[: VALUE_CHARACTERS_MAX - 1] + "…"
     return Value(words)
@@ -145,6 +158,17 @@ def _number_words(name: str, value: int | float) -> str:
     if name.endswith("_seconds"):
         return f"{value:,} s"
     return str(value) if name.endswith("_id") else f"{value:,}"
+
+
+def _level(level: Mapping[str, Any]) -> str:
+    """A budget's level: "70%: notify finance", "100%: block, notify finance, engineering"."""
+    does = [] if level.get("action") in {None, "none"} else [str(level["action"])]
+    if level.get("notify"):
+        does.append(f"notify {', '.join(level['notify'])}")
+    further = {
+        name: value for name, value in level.items() if name not in {"percent", "action", "notify"}
+    }
+    return f"{level.get('percent')}%: {', '.join([*does, *_pairs(further)]) or 'record only'}"
 
 
 def _pairs(value: Mapping[str, Any]) -> list[str]:

@@ -28,7 +28,7 @@ from tenants.invitations import (
 from tenants.links import can_mail, shown_link
 from tenants.members import change_role, change_teams_of, remove_member, working_keys_of
 from tenants.models import ApiKey, Invitation, Membership, Team, TeamMember
-from tenants.roles import SCOPES_BY_ROLE, Role, Scope
+from tenants.roles import ROLES_THAT_GRANT, SCOPES_BY_ROLE, Role, Scope
 
 MEMBERS_MAX: Final = 500
 INVITATIONS_MAX: Final = 500
@@ -44,7 +44,8 @@ ROLE_WORDS: Final = {
     Role.ENGINEER: "Sees all spend; halts agents and asks for increases.",
     Role.VIEWER: "Sees all spend and changes nothing.",
 }
-# What each role can do, as the table of roles lists it.
+# What each role can do, as the table of roles lists it; an owner can do everything.
+SHOWN_ROLES: Final = (Role.VIEWER, Role.ENGINEER, Role.FINANCE, Role.ADMIN)
 DUTIES: Final = (
     ("See spend", frozenset(role for role in Role if Scope.READ in SCOPES_BY_ROLE[role])),
     (
@@ -53,11 +54,10 @@ DUTIES: Final = (
     ),
     ("Lift halts", frozenset(role for role in Role if Scope.MANAGE in SCOPES_BY_ROLE[role])),
     (
-        "Edit budgets, prices, alerts",
+        "Budgets, prices",
         frozenset(role for role in Role if Scope.MANAGE in SCOPES_BY_ROLE[role]),
     ),
-    ("Members, teams, keys", frozenset({Role.OWNER, Role.ADMIN})),
-    ("Owners", frozenset({Role.OWNER})),
+    ("Members, keys", ROLES_THAT_GRANT),
 )
 
 
@@ -101,7 +101,8 @@ def role_field(request: PageRequest) -> forms.ChoiceField:
     """The roles that this person may give."""
     roles = [role for role in Role if role is not Role.OWNER or request.role is Role.OWNER]
     return forms.ChoiceField(
-        label="Role", choices=[(role.value, role.value.capitalize()) for role in roles]
+        label="Role",
+        choices=[(role.value, f"{role.value.capitalize()}: {ROLE_WORDS[role]}") for role in roles],
     )
 
 
@@ -179,9 +180,8 @@ def page(request: PageRequest) -> HttpResponse:
         "invitations": invitations,
         "form": form,
         "can_mail": can_mail(),
-        "roles": list(reversed(Role)),
-        "duties": [(words, [role in those for role in reversed(Role)]) for words, those in DUTIES],
-        "role_words": [(role.value.capitalize(), ROLE_WORDS[role]) for role in Role],
+        "roles": SHOWN_ROLES,
+        "duties": [(words, [role in those for role in SHOWN_ROLES]) for words, those in DUTIES],
         **form_token(request),
     }
     return render(request, "dashboard/settings/members.html", context)

@@ -456,8 +456,8 @@ def test_changes_have_units_and_words() -> None:
     assert value_of("cool_down_seconds", 900).words == "900 s"
     assert value_of("is_paused", value=True).words == "yes"
     assert value_of("contacts", ["a", "b"]).words == "a, b"
-    assert value_of("levels", [{"percent": 70, "notify": ["finance"]}]).words == (
-        "percent 70%, notify finance"
+    assert value_of("levels", [{"percent": 70, "action": "none", "notify": ["finance"]}]).words == (
+        "70%: notify finance"
     )
     assert value_of("ends_at", "2026-11-18T16:41:00+00:00").at == datetime(
         2026, 11, 18, 16, 41, tzinfo=UTC
