@@ -123,6 +123,7 @@ def _mark(request: HttpRequest, *args: Any, **kwargs: Any) -> str:
         STARTED_AT,
         request.get_full_path(),
         member.user.pk,
+        member.user.timezone,
         member.role,
         len(member.memberships),
         member.tenant.id,

@@ -7,6 +7,7 @@ from dashboard import accounts, invitations, styleguide, views
 from dashboard.enforcement import decisions, estimates, halts, raise_form, raises, unknown
 from dashboard.incidents import actions, channel_forms, channels, deliveries, lists, one
 from dashboard.settings import (
+    account,
     alerts,
     audit_log,
     keys,
@@ -94,6 +95,8 @@ urlpatterns = [
     path("settings/workspace", workspace.page, name="workspace"),
     path("settings/audit-log", audit_log.page, name="audit_log"),
     path("settings/audit-log.csv", audit_log.download, name="audit_log_csv"),
+    path("account", account.page, name="account"),
+    path("account/sessions/end", account.end_sessions, name="end_sessions"),
     path("styleguide", styleguide.styleguide, name="styleguide"),
     path("login", accounts.LoginPage.as_view(), name="login"),
     path("logout", accounts.LogoutPage.as_view(), name="logout"),

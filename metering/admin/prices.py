@@ -21,7 +21,14 @@ from metering.models import CataloguePrice, TenantPrice, ToolPrice
 from metering.pricing.rates import check_rates
 from tenants.admin_forms import FilledForm, RowForm
 from tenants.admin_questions import Question, question_about
-from tenants.admin_site import ReadOnlyAdmin, TenantModelAdmin, actor_of, site, tenant_of
+from tenants.admin_site import (
+    ReadOnlyAdmin,
+    TenantModelAdmin,
+    actor_of,
+    shown_moment,
+    site,
+    tenant_of,
+)
 
 
 class _DatedPriceForm(RowForm):
@@ -44,8 +51,9 @@ class ModelPriceBase(_DatedPriceForm):
         help_texts = {
             "provider": "As named in events. Leave empty for any provider.",
             "model": "As named in events; aliases and dated names of a known model are resolved.",
-            "effective_from": "UTC. Calls without a price since then are priced, too.",
-            "effective_to": "UTC. Leave empty to keep it until you end it.",
+            "effective_from": "In the workspace's zone. Calls without a price since then are "
+            "priced, too.",
+            "effective_to": "In the workspace's zone. Leave empty to keep it until you end it.",
         }
 
     def _post_clean(self) -> None:
@@ -91,10 +99,8 @@ class PriceAdmin(TenantModelAdmin):
 
     @display(description="In force")
     def in_force(self, obj: Any) -> str:
-        start = f"from {obj.effective_from:%Y-%m-%d %H:%M}"
-        return (
-            start if obj.effective_to is None else f"{start} to {obj.effective_to:%Y-%m-%d %H:%M}"
-        )
+        start = f"from {shown_moment(obj.effective_from)}"
+        return start if obj.effective_to is None else f"{start} to {shown_moment(obj.effective_to)}"
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
@@ -194,8 +200,8 @@ class ToolPriceForm(_DatedPriceForm):
         fields = ("tool", "call_nanos", "effective_from", "effective_to", "note")
         help_texts = {
             "tool": "As named in events.",
-            "effective_from": "UTC.",
-            "effective_to": "UTC. Leave empty to keep it until you end it.",
+            "effective_from": "In the workspace's zone.",
+            "effective_to": "In the workspace's zone. Leave empty to keep it until you end it.",
         }
 
 

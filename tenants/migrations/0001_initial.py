@@ -74,6 +74,7 @@ class Migration(migrations.Migration):
                 ),
                 ("is_address_proven", models.BooleanField(default=False, editable=False)),
                 ("timezone", models.CharField(blank=True, editable=False, max_length=64)),
+                ("session_salt", models.CharField(blank=True, editable=False, max_length=32)),
                 (
                     "groups",
                     models.ManyToManyField(

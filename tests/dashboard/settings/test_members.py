@@ -155,7 +155,7 @@ def test_teams_are_created_and_filled(account: Account, owner: Client) -> None:
         assert Team.objects.count() == 1
 
 
-WRITES = (
+WRITES: tuple[tuple[str, dict[str, object]], ...] = (
     ("/settings/members", {"email": "a@example.com", "role": "viewer"}),
     ("/settings/members/{member}", {"role": "viewer"}),
     ("/settings/members/{member}/remove", {}),

@@ -387,12 +387,12 @@ def test_hostile_names_stay_text_and_formulas_are_neutralized(
         assert "49{" not in html
 
 
-GRANTED = (
+GRANTED: tuple[tuple[str, dict[str, Any]], ...] = (
     ("/settings/keys/new", {"name": "x", "scopes": ["read"]}),
     ("/settings/keys/{key}/revoke", {}),
     ("/settings/workspace", {"timezone": "UTC", "unpriced_policy": "allow"}),
 )
-MANAGED = (
+MANAGED: tuple[tuple[str, dict[str, Any]], ...] = (
     ("/settings/prices/new", price_form()),
     ("/settings/prices/new-tool", {"tool": "x", "call_nanos": "1"}),
     ("/settings/prices/model/{price}/end", {}),
