@@ -82,8 +82,8 @@ def test_a_summary_has_the_money_and_where_it_comes_from() -> None:
     ]
     assert summary(narrative_of(shares=shares)) == (
         "Since Mar 4, 2026, 12:15 PM UTC it has cost $48.00 instead of the expected $4.00: $44.00"
-        " too much so far, $44.00 an hour. Of this 81% by model 'gpt-5', 90% in feature 'email', 100%"
-        " in team 'growth'."
+        " too much so far, $44.00 an hour. Of this 81% by model 'gpt-5', 90% in feature 'email',"
+        " 100% in team 'growth'."
     )
 
 

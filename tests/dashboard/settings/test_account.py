@@ -35,6 +35,7 @@ def test_other_sessions_end_and_this_one_stays(account: Account, owner: Client) 
     assert owner.get("/budgets").status_code == 200
 
 
-def test_a_stranger_has_to_log_in(client: Client) -> None:
+def test_a_stranger_has_to_log_in(account: Account) -> None:
+    client = Client()
     assert client.get("/account")["Location"] == "/login?next=/account"
     assert client.post("/account/sessions/end").status_code == 302
