@@ -37,13 +37,6 @@ LINK_ADVICE: Final = (
     "Send it only to this person, over a secure channel: the first person to open it can accept. "
     "It works once, within seven days. No one is a member before accepting."
 )
-ROLE_WORDS: Final = {
-    Role.OWNER: "Everything, including owners.",
-    Role.ADMIN: "Everything except making, changing or removing owners.",
-    Role.FINANCE: "Sees all spend; edits budgets, prices and alerts; halts agents and lifts halts.",
-    Role.ENGINEER: "Sees all spend; halts agents and asks for increases.",
-    Role.VIEWER: "Sees all spend and changes nothing.",
-}
 # What each role can do, as the table of roles lists it; an owner can do everything.
 SHOWN_ROLES: Final = (Role.VIEWER, Role.ENGINEER, Role.FINANCE, Role.ADMIN)
 DUTIES: Final = (
@@ -102,7 +95,7 @@ def role_field(request: PageRequest) -> forms.ChoiceField:
     roles = [role for role in Role if role is not Role.OWNER or request.role is Role.OWNER]
     return forms.ChoiceField(
         label="Role",
-        choices=[(role.value, f"{role.value.capitalize()}: {ROLE_WORDS[role]}") for role in roles],
+        choices=[(role.value, role.value.capitalize()) for role in roles],
     )
 
 
