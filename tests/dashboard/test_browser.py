@@ -323,7 +323,9 @@ def test_no_page_breaks_a_rule_in_any_theme_or_width(
         )
     session = sign_in(busy.email).cookies["sessionid"].value
     paths = ["/", "/budgets", "/incidents", f"/incidents/{made.id}", "/enforcement/halts"]
-    paths += ["/styleguide", "/settings/sources", "/password"]
+    settings = ("members", "teams", "keys", "keys/new", "prices", "prices/new", "alerts")
+    paths += [f"/settings/{name}" for name in (*settings, "sources", "workspace", "audit-log")]
+    paths += ["/styleguide", "/password", "/account", "/incidents/channels/new?kind=email"]
     cookies = [{"name": "sessionid", "value": session}]
     assert walk(browser, live_server.url, paths, cookies=cookies) == {}
 
