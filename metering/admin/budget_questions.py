@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, Final
 
+from common.formats import format_time
 from common.money import money, nanos_from_usd
 from metering.budgets.levels import REFUSING
 from metering.core.amounts import describe_unusual_rise, format_amount
@@ -174,7 +175,7 @@ def _describe_refusals(replay: Replay) -> str:
 def _since(replay: Replay) -> str:
     if replay.is_whole:
         return "In the last 30 days"
-    return f"Since {replay.starts_at:%Y-%m-%d %H:%M} UTC (older calls are too many to replay)"
+    return f"Since {format_time(replay.starts_at)} (older calls are too many to replay)"
 
 
 def _money(usd: str) -> str:
