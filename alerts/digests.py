@@ -173,7 +173,7 @@ def _write_digest(channel: Channel, since: datetime, until: datetime, now: datet
     _write(
         channel.tenant_id,
         Target(channel),
-        title=f"{count} incident{'s'[: count != 1]} since {since:%Y-%m-%d %H:%M %Z}",
+        title=f"{count} incident{'s'[: count != 1]} since {since:%b %-d, %-I:%M %p %Z}",
         summary=f"Unresolved now, older ones among them: {unresolved}.{_more(count)}",
         lines=[
             Line(incident.severity, incident.title, incident.status, link_to(incident.id))

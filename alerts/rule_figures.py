@@ -176,7 +176,7 @@ def _grown_features(check: Check, percent: Fraction) -> Iterator[Met]:
                 subject=(feature,),
                 title=f"Feature {quote(feature)} cost {grown_percent:,}% more than a week before",
                 summary=(
-                    f"The seven days up to {today - DAY:%Y-%m-%d} cost {money(week_nanos)}, the"
+                    f"The seven days up to {today - DAY:%b %-d} cost {money(week_nanos)}, the"
                     f" seven before {money(before_nanos)}."
                 ),
                 match={"feature": feature},

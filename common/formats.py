@@ -18,8 +18,8 @@ def moment(at: datetime) -> str:
 
 
 def format_time(at: datetime) -> str:
-    """A time for people, to the minute: 2026-11-22 08:00 UTC."""
-    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    """A time for people, to the minute: Nov 22, 2026, 8:00 AM UTC."""
+    return f"{at.astimezone(UTC):%b %-d, %Y, %-I:%M %p} UTC"
 
 
 def quote(value: str) -> str:

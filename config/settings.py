@@ -113,6 +113,7 @@ LOGOUT_REDIRECT_URL = "/login"
 TRUSTED_PROXIES = ENVIRONMENT.trusted_proxies
 
 LANGUAGE_CODE = "en-us"
+FORMAT_MODULE_PATH = "config.formats"
 TIME_ZONE = "UTC"
 USE_I18N = False
 USE_TZ = True

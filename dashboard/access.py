@@ -15,7 +15,7 @@ from django.views.decorators.http import condition
 
 from metering.models import ReservationState
 from tenants.models import Membership, Tenant, User
-from tenants.roles import SCOPES_BY_ROLE, Role, Scope
+from tenants.roles import ROLES_THAT_GRANT, SCOPES_BY_ROLE, Role, Scope
 
 # Another process may have other templates: what it answered is not compared with ours.
 STARTED_AT: Final = timezone.now().isoformat()
@@ -79,6 +79,11 @@ def may_manage(request: PageRequest) -> bool:
     return Scope.MANAGE in SCOPES_BY_ROLE[request.role]
 
 
+def may_grant(request: PageRequest) -> bool:
+    """Whether the person may hand out access: members, teams, keys, the tenant's settings."""
+    return request.role in ROLES_THAT_GRANT
+
+
 def may_halt(request: PageRequest) -> bool:
     """Whether the person may stop an agent. Stopping everything takes `may_manage`, as it does of
     API keys.
@@ -118,6 +123,7 @@ def _mark(request: HttpRequest, *args: Any, **kwargs: Any) -> str:
         STARTED_AT,
         request.get_full_path(),
         member.user.pk,
+        member.user.timezone,
         member.role,
         len(member.memberships),
         member.tenant.id,

@@ -6,7 +6,7 @@ from typing import Any
 from django.conf import settings
 from django.utils import timezone
 
-from dashboard.access import PageRequest, may_halt, may_manage
+from dashboard.access import PageRequest, may_grant, may_halt, may_manage
 from dashboard.filter_bar import SPLITS, Choice, FilterBar, choices, read_filter_bar
 from dashboard.navigation import links_of
 from metering.calls.seals import read_sealed
@@ -59,6 +59,7 @@ def frame(request: PageRequest, bar: FilterBar, *, page: str) -> dict[str, Any]:
         "role": request.role,
         "may_manage": may_manage(request),
         "may_halt": may_halt(request),
+        "may_grant": may_grant(request),
         "other_tenants": [
             one.tenant for one in request.memberships if one.tenant_id != request.tenant.id
         ],

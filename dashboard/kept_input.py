@@ -26,12 +26,13 @@ from django.shortcuts import render
 from django.urls import ResolverMatch, reverse
 from django_htmx.http import HttpResponseClientRedirect
 
-from alerts.errors import SecretsUnreadable
-from alerts.sealing import seal, unseal
+from common.sealing import Unreadable, seal, unseal
 from tenants.middleware import SESSION_TENANT
 from tenants.models import Membership
 
 SESSION_KEY: Final = "kept_input"
+# What was typed is sealed for this purpose alone.
+PURPOSE: Final = "kept input"
 COOKIE: Final = "spendgate_last"
 COOKIE_SECONDS: Final = 60 * 24 * 3600
 COOKIE_RENEWED_SECONDS: Final = 30 * 24 * 3600
@@ -46,9 +47,6 @@ CHECK: Final = "Check and save again."
 NEVER_KEPT: Final = re.compile(
     "csrfmiddlewaretoken|password|secret|credential|_save|_edit|_confirmed|_preview", re.IGNORECASE
 )
-View = Callable[..., HttpResponseBase]
-# Pages that show what was typed in their own form.
-FILLED_IN: Final[set[Callable[..., Any]]] = set()
 # What is sent there has no page to come back to.
 NO_PAGES: Final = frozenset({"dashboard:switch_tenant"})
 # Kept, and not shown.
@@ -129,7 +127,7 @@ class KeptInputMiddleware:
         if kept.person != _present_person(request):
             return _in_its_tenant(request, kept)
         _drop(request)
-        if _shows_it_itself(request.resolver_match):
+        if _shows_it_again(request.resolver_match):
             request.kept_input = kept.data  # type: ignore[attr-defined]
         elif kept.shown:
             return _form_again(request, kept)
@@ -204,15 +202,15 @@ def _keep(request: HttpRequest, person: Person, words: str) -> bool:
     others = dict(request.session.get(SESSION_KEY, {}))
     others.pop(request.get_full_path(), None)
     newest = list(others.items())[-(FORMS_MAX - 1) :]
-    sealed = seal(kept._asdict()).decode()
+    sealed = seal(kept._asdict(), purpose=PURPOSE).decode()
     request.session[SESSION_KEY] = {**dict(newest), request.get_full_path(): sealed}
     return True
 
 
 def _secret_names(match: ResolverMatch | None) -> frozenset[str]:
-    """The fields of the admin's form that are secret whatever they are called."""
-    page = getattr(match.func, "model_admin", None) if match else None
-    return getattr(page, "secret_fields", frozenset())
+    """The fields of a form that are secret whatever they are called."""
+    view = match.func if match else None
+    return getattr(getattr(view, "model_admin", view), "secret_fields", frozenset())
 
 
 def _find(request: HttpRequest) -> KeptInput | None:
@@ -221,8 +219,8 @@ def _find(request: HttpRequest) -> KeptInput | None:
     if sealed is None or not request.user.is_authenticated:
         return None
     try:
-        kept = _opened(unseal(sealed.encode()))
-    except SecretsUnreadable:
+        kept = _opened(unseal(sealed.encode(), purpose=PURPOSE))
+    except Unreadable:
         return None
     is_theirs = kept.person.user_id == request.user.pk
     return kept if is_theirs and time.time() - kept.at < KEPT_SECONDS else None
@@ -251,26 +249,16 @@ def _in_its_tenant(request: HttpRequest, kept: KeptInput) -> HttpResponse | None
     return None
 
 
-def fills_in_kept_input(view: View) -> View:
-    """A page that shows its form again by itself, from `request.kept_input`."""
-    FILLED_IN.add(view)
-    return view
-
-
-def kept_input_of(request: HttpRequest) -> QueryDict | None:
-    """What was typed into the form of such a page before its person was signed out."""
-    kept: QueryDict | None = getattr(request, "kept_input", None)
-    return kept
-
-
-def _shows_it_itself(match: ResolverMatch | None) -> bool:
-    """Whether the page shows the form again by itself, with its rows and its errors."""
+def _shows_it_again(match: ResolverMatch | None) -> bool:
+    """Whether the page shows the form again by itself, with its errors: those of
+    `dashboard.forms.form_page`, and the admin's, with their rows.
+    """
     if match is None:
         return False
-    is_admin_form = hasattr(match.func, "model_admin") and (match.url_name or "").endswith(
-        ("_add", "_change")
+    is_admin_form = (match.url_name or "").endswith(("_add", "_change"))
+    return hasattr(match.func, "shows_kept_input") or (
+        hasattr(match.func, "model_admin") and is_admin_form
     )
-    return is_admin_form or match.func in FILLED_IN
 
 
 def _form_again(request: HttpRequest, kept: KeptInput) -> HttpResponse:

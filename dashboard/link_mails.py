@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from alerts.channels.email import mail_text
 from alerts.channels.kind import NotDelivered
+from common.formats import format_time
 from tenants.links import claim_mail, note_mail
 from tenants.models import Invitation, Link, PasswordReset, User
 from tenants.scope import platform_scope
@@ -19,7 +20,7 @@ INVITATION_TEXT: Final = """\
 
 Accept the invitation: {link}
 
-The link works once, until {until} UTC. If you did not expect it, ignore this email: nothing
+The link works once, until {until}. If you did not expect it, ignore this email: nothing
 happens unless you accept.
 """
 RESET_TEXT: Final = """\
@@ -27,7 +28,7 @@ Someone requested a new password for {email} on Spendgate.
 
 Choose a new password: {link}
 
-The link works once, until {until} UTC. If it was not you, ignore this email: your password
+The link works once, until {until}. If it was not you, ignore this email: your password
 does not change.
 """
 
@@ -53,7 +54,7 @@ def mail_due_links(*, seconds: float) -> int:
 
 def _mail_of(link: Link, token: str) -> tuple[str, str, str] | None:
     """Recipient, subject and text; None for an address without an account, which gets no mail."""
-    until = f"{link.expires_at:%Y-%m-%d %H:%M}"
+    until = format_time(link.expires_at)
     if isinstance(link, Invitation):
         text = INVITATION_TEXT.format(
             inviter=link.invited_by,

@@ -130,16 +130,29 @@ NAVIGATION: Final = (
     Entry(
         "Settings",
         "sliders",
-        (Tab("sources", "Sources"), Tab("unpriced", "Unpriced models")),
+        (
+            Tab("members", "Members"),
+            Tab("teams", "Teams"),
+            Tab("keys", "API keys"),
+            Tab("prices", "Prices"),
+            Tab("unpriced", "Unpriced models"),
+            Tab("alerts", "Alerts"),
+            Tab("sources", "Sources"),
+            Tab("workspace", "Workspace"),
+            Tab("audit_log", "Audit log"),
+        ),
     ),
 )
 
 
 def links_of(tenant_id: int, bar: FilterBar, page: str) -> tuple[list[Link], list[Link]]:
-    """The sidebar, and the tabs of the entry that `page` belongs to; none where it has but one."""
+    """The sidebar, and the tabs of the entry that `page` belongs to; none where it has but one, and
+    none on a page that belongs to no entry: the person's account.
+    """
     plain = bar.with_further({})
-    here = next(entry for entry in NAVIGATION if page in [tab.name for tab in entry.tabs])
-    shown = here.tabs if len(here.tabs) > 1 else ()
+    entries = (entry for entry in NAVIGATION if page in [tab.name for tab in entry.tabs])
+    here = next(entries, None)
+    shown = here.tabs if here is not None and len(here.tabs) > 1 else ()
     wanted = {*shown, *(tab for entry in NAVIGATION for tab in _badges(entry))}
     reader = Reader(tenant_id, bar.teams)
     counts = {tab.name: tab.counts(reader) for tab in wanted if tab.counts}

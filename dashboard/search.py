@@ -47,7 +47,6 @@ class Hit(NamedTuple):
     icon: str
     meta: str = ""
     filter_address: str = ""
-    is_admin: bool = False
 
 
 class Group(NamedTuple):
@@ -87,7 +86,7 @@ class Search:
         return [group for group in groups if group.hits]
 
     def _hit(self, name: str, address: str, icon: str, **more: str) -> Hit:
-        return Hit(parts_of(name, self._text), address, icon, **more)  # type: ignore[arg-type]
+        return Hit(parts_of(name, self._text), address, icon, **more)
 
     def _values(self, dimension: str) -> Iterator[Hit]:
         for value, cost_nanos in find_values(
@@ -161,8 +160,9 @@ class Search:
             tenant_id=self._tenant_id, revoked_at=None, name__icontains=self._text
         )
         for row in rows.order_by("name", "id")[:EACH_MAX]:
-            hit = self._hit(row.name, reverse("admin:tenants_apikey_changelist"), "sliders")
-            yield hit._replace(meta=f"sg_{row.prefix}_…", is_admin=True)
+            yield self._hit(
+                row.name, reverse("dashboard:keys"), "sliders", meta=f"sg_{row.prefix}_…"
+            )
 
     def _pages(self) -> Iterator[Hit]:
         plain = self._bar.with_further({})

@@ -10,7 +10,6 @@ from dashboard import (
     invitations,
     savings,
     search,
-    sources,
     styleguide,
     units,
     views,
@@ -30,13 +29,25 @@ from dashboard.enforcement import (
 )
 from dashboard.explore import calls, exports
 from dashboard.explore import page as explore
-from dashboard.incidents import actions, channels, deliveries, lists, one
+from dashboard.incidents import actions, channel_forms, channels, deliveries, lists, one
 from dashboard.overview import charts
 from dashboard.overview import page as overview
 from dashboard.reports import pages
 from dashboard.sessions import addresses, call, trace
 from dashboard.sessions import lists as session_lists
 from dashboard.sessions import one as session
+from dashboard.settings import (
+    account,
+    alerts,
+    audit_log,
+    keys,
+    members,
+    price_forms,
+    prices,
+    sources,
+    teams,
+    workspace,
+)
 
 app_name = "dashboard"
 
@@ -117,6 +128,10 @@ urlpatterns = [
     path("enforcement/unknown", unknown.page, name="unknown"),
     path("incidents", lists.page, name="incidents"),
     path("incidents/channels", channels.page, name="channels"),
+    path("incidents/channels/new", channel_forms.add, name="add_channel"),
+    path("incidents/channels/<int:channel_id>", channel_forms.change, name="change_channel"),
+    path("incidents/channels/<int:channel_id>/remove", channel_forms.remove, name="remove_channel"),
+    path("incidents/channels/<int:channel_id>/secret", channel_forms.new_secret, name="new_secret"),
     path("incidents/channels/<int:channel_id>/test", channels.test, name="test_channel"),
     path("incidents/channels/<int:channel_id>/pause", channels.pause, name="pause_channel"),
     path("incidents/channels/<int:channel_id>/resume", channels.resume, name="resume_channel"),
@@ -141,7 +156,36 @@ urlpatterns = [
     path("traces/<text:trace>", trace.page, name="trace"),
     path("calls/<segment:source>/<segment:sent_id>", call.page, name="call"),
     path("calls/<segment:source>/<segment:sent_id>/facts", call.facts, name="call_facts"),
+    path("settings", RedirectView.as_view(pattern_name="dashboard:members"), name="settings"),
+    path("settings/members", members.page, name="members"),
+    path("settings/members/<int:member_id>", members.member, name="member"),
+    path("settings/members/<int:member_id>/remove", members.remove, name="remove_member"),
+    path("settings/invitations/<int:invitation_id>/again", members.send_again, name="invite_again"),
+    path(
+        "settings/invitations/<int:invitation_id>/revoke", members.revoke, name="revoke_invitation"
+    ),
+    path("settings/teams", teams.page, name="teams"),
+    path("settings/teams/<int:team_id>", teams.team, name="team"),
+    path("settings/keys", keys.page, name="keys"),
+    path("settings/keys/new", keys.add, name="add_key"),
+    path("settings/keys/<int:key_id>/revoke", keys.revoke, name="revoke_key"),
+    path("settings/prices", prices.page, name="prices"),
+    path("settings/prices/new", price_forms.add_model, name="add_price"),
+    path("settings/prices/new-tool", price_forms.add_tool, name="add_tool_price"),
+    path("settings/prices/<str:kind>/<int:price_id>/end", prices.end, name="end_price"),
+    path("settings/alerts", alerts.page, name="alerts"),
+    path("settings/alerts/maintenance/new", alerts.add_maintenance, name="add_maintenance"),
+    path(
+        "settings/alerts/maintenance/<int:window_id>/end",
+        alerts.end_maintenance,
+        name="end_maintenance",
+    ),
     path("settings/sources", sources.page, name="sources"),
+    path("settings/workspace", workspace.page, name="workspace"),
+    path("settings/audit-log", audit_log.page, name="audit_log"),
+    path("settings/audit-log.csv", audit_log.download, name="audit_log_csv"),
+    path("account", account.page, name="account"),
+    path("account/sessions/end", account.end_sessions, name="end_sessions"),
     path("styleguide", styleguide.styleguide, name="styleguide"),
     path("login", accounts.LoginPage.as_view(), name="login"),
     path("logout", accounts.LogoutPage.as_view(), name="logout"),

@@ -40,7 +40,7 @@ NAVIGATION: Final = (
         "Watch",
         (
             Item("Overview", "monitoring", "dashboard:overview"),
-            Item("Requests", "trending_up", "dashboard:requests"),
+            Item("Increase requests", "trending_up", "dashboard:requests"),
             Item("Halts", "front_hand", "dashboard:halts"),
         ),
     ),
@@ -59,7 +59,7 @@ NAVIGATION: Final = (
             Item("Incidents", "crisis_alert", "dashboard:incidents"),
             Item("Channels", "campaign", "alerts.channel"),
             Item("Deliveries", "outbox", "dashboard:deliveries"),
-            Item("Alert settings", "notifications_paused", "alerts.alertsettings"),
+            Item("Alerts", "notifications_paused", "alerts.alertsettings"),
             Item("Maintenance windows", "engineering", "alerts.maintenancewindow"),
         ),
     ),
@@ -83,7 +83,7 @@ NAVIGATION: Final = (
     (
         "Tenant",
         (
-            Item("Settings", "tune", "tenants.tenant"),
+            Item("Workspace", "tune", "tenants.tenant"),
             Item("Jobs", "pending_actions", "metering.backgroundjob"),
             Item("Audit log", "history", "tenants.auditentry"),
         ),

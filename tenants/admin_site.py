@@ -7,9 +7,11 @@ keep the audit log, so Django's log of admin actions is off.
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast
 from urllib.parse import urlencode
+from zoneinfo import ZoneInfo
 
 from csp.constants import SELF, UNSAFE_EVAL
 from csp.decorators import csp_replace
@@ -30,8 +32,11 @@ from django.http import (
     HttpResponseRedirect,
     QueryDict,
 )
+from django.template.response import SimpleTemplateResponse
 from django.templatetags.static import static
 from django.urls import reverse
+from django.utils.formats import date_format
+from django.utils.timezone import localtime, override
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.sites import UnfoldAdminSite
 
@@ -92,6 +97,11 @@ def actor_of(request: HttpRequest) -> str:
     return str(request.user)
 
 
+def shown_moment(at: datetime) -> str:
+    """An instant as lists and forms of the admin show it: in the tenant's zone, which it names."""
+    return date_format(localtime(at), "DATETIME_FORMAT")
+
+
 class TenantAdminSite(UnfoldAdminSite):
     """The admin of the tenant that the person looks at."""
 
@@ -107,8 +117,13 @@ class TenantAdminSite(UnfoldAdminSite):
         @wraps(inner)
         def judged(request: HttpRequest, *args: object, **kwargs: Any) -> HttpResponseBase:
             _judge_address(request, kwargs.get("object_id"))
-            response: HttpResponseBase = inner(request, *args, **kwargs)
-            return response
+            tenant: Tenant | None = getattr(request, "tenant", None)
+            # Times are typed and shown in the tenant's zone, so it is rendered while that holds.
+            with override(ZoneInfo(tenant.timezone) if tenant else UTC):
+                response: HttpResponseBase = inner(request, *args, **kwargs)
+                return (
+                    response.render() if isinstance(response, SimpleTemplateResponse) else response
+                )
 
         return cast(View, judged)
 
@@ -132,7 +147,9 @@ class TenantAdminSite(UnfoldAdminSite):
         """Return the look of the other pages: their mark and their accent."""
         context: dict[str, Any] = super().each_context(request)
         mark = {"rel": "icon", "type": "image/svg+xml", "href": static("dashboard/mark.svg")}
+        role = role_of(request)
         return context | {
+            "site_subheader": f"{tenant_of(request)} · {role.value}" if role else "",
             "site_favicons": [mark],
             "colors": {**context["colors"], "primary": ACCENT},
         }

@@ -6,6 +6,7 @@ a mail server the inviter holds the link, and could use it as that person would;
 `accept_with_new_account`.
 """
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, NamedTuple
@@ -17,7 +18,12 @@ from tenants.attempts import Limit, TooSoon, Tried, claim, format_wait
 from tenants.audit import audited_change, create_audited
 from tenants.limits import require_room
 from tenants.links import hand_over, token_hash
-from tenants.members import MembershipRefused, lock_members, require_may_give
+from tenants.members import (
+    MembershipRefused,
+    change_teams_of,
+    lock_members,
+    require_may_give,
+)
 from tenants.models import Invitation, Membership, Tenant, User, normalize_email
 from tenants.people import add_member
 from tenants.roles import Role
@@ -72,9 +78,16 @@ def state_of(invitation: Invitation, *, now: datetime | None = None) -> Invitati
 
 @transaction.atomic
 def invite(
-    *, tenant: Tenant, email: str, role: Role, actor: str, actor_role: Role
+    *,
+    tenant: Tenant,
+    email: str,
+    role: Role,
+    actor: str,
+    actor_role: Role,
+    team_ids: Sequence[int] = (),
 ) -> NewInvitation:
-    """Invite an address. No one becomes a member before the invitation is accepted.
+    """Invite an address, into these teams too. No one becomes a member before the invitation is
+    accepted.
 
     Raises MembershipRefused for a member, for an address that is invited already, and where the
     actor may not give this role; LimitReached where the tenant has no room for another member.
@@ -108,6 +121,7 @@ def invite(
         tenant=tenant,
         email=email,
         role=role.value,
+        team_ids=sorted(set(team_ids)),
         invited_by=actor[:300],
         expires_at=timezone.now() + LIFETIME,
     )
@@ -209,12 +223,20 @@ def _accept(invitation: Invitation, user: User) -> Membership:
         with audited_change(invitation, actor=user.email) as change:
             change.row.accepted_at = timezone.now()
         existing = Membership.objects.filter(tenant_id=invitation.tenant_id, user=user).first()
-        return existing or add_member(
+        if existing is not None:
+            return existing
+        membership = add_member(
             tenant=Tenant.objects.get(id=invitation.tenant_id),
             user=user,
             role=Role(invitation.role),
             actor=user.email,
         )
+        change_teams_of(
+            membership=membership,
+            leads_by_team=dict.fromkeys(invitation.team_ids, False),
+            actor=user.email,
+        )
+        return membership
 
 
 def _hand_over(invitation: Invitation) -> str | None:

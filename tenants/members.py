@@ -101,6 +101,26 @@ def change_team_members(*, team: Team, leads_by_user: Mapping[int, bool], actor:
     )
 
 
+@transaction.atomic
+def change_teams_of(
+    *, membership: Membership, leads_by_team: Mapping[int, bool], actor: str
+) -> None:
+    """Make the person a member of exactly these teams, a lead of each or not. Teams that the tenant
+    does not have are left out.
+    """
+    lock_members(membership.tenant_id)
+    leads_by_user: dict[int, dict[int, bool]] = {}
+    for member in TeamMember.objects.filter(tenant_id=membership.tenant_id):
+        leads_by_user.setdefault(member.team_id, {})[member.user_id] = member.is_lead
+    for team in Team.objects.filter(tenant_id=membership.tenant_id).order_by("id"):
+        before = leads_by_user.get(team.id, {})
+        after = {user: is_lead for user, is_lead in before.items() if user != membership.user_id}
+        if team.id in leads_by_team:
+            after[membership.user_id] = leads_by_team[team.id]
+        if after != before:
+            change_team_members(team=team, leads_by_user=after, actor=actor)
+
+
 def _leads(team: Team) -> dict[str, str]:
     return {
         member.user.email: "lead" if member.is_lead else "member"

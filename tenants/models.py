@@ -7,6 +7,7 @@ from django.contrib.auth.models import AbstractUser, BaseUserManager
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models.functions import Lower
+from django.utils.crypto import salted_hmac
 
 from tenants.roles import Role
 
@@ -46,6 +47,10 @@ class User(AbstractUser):
     # Whether the person behind the address chose the password: not where it was made with a link
     # that was shown to someone else. What the operator gives goes to proven accounts alone.
     is_address_proven = models.BooleanField(default=False, editable=False)
+    # The zone in which pages show the person instants; empty: the browser's.
+    timezone = models.CharField(max_length=64, blank=True, editable=False)
+    # A new one ends all sessions, as a new password does.
+    session_salt = models.CharField(max_length=32, blank=True, editable=False)
 
     USERNAME_FIELD = "email"
     REQUIRED_FIELDS: ClassVar[list[str]] = []
@@ -57,6 +62,15 @@ class User(AbstractUser):
             # Addresses are stored in one form; this keeps out what did not come by `create_user`.
             models.UniqueConstraint(Lower("email"), name="user_email_in_any_case")
         ]
+
+    def _get_session_auth_hash(self, secret: str | None = None) -> str:
+        """What a session must carry to be this person's."""
+        return salted_hmac(
+            "tenants.models.User.session",
+            f"{self.password} {self.session_salt}",
+            secret=secret,
+            algorithm="sha256",
+        ).hexdigest()
 
 
 class UnpricedPolicy(models.TextChoices):
@@ -202,6 +216,8 @@ class Invitation(Link):
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="invitations")
     email = models.EmailField("email address")
     role = models.CharField(max_length=10, choices=[(role.value, role.value) for role in Role])
+    # Teams that the person joins with the tenant; those that are gone by then are left out.
+    team_ids = ArrayField(models.BigIntegerField(), default=list, editable=False)
     invited_by = models.CharField(max_length=300, editable=False)
     accepted_at = models.DateTimeField(null=True, editable=False)
     revoked_at = models.DateTimeField(null=True, editable=False)

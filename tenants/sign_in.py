@@ -1,5 +1,6 @@
 """Signing in, and every other place that asks for a password: slowed down, never locked."""
 
+import secrets
 from typing import Final
 
 from tenants.attempts import Limit, Tried, claim, forgive
@@ -62,6 +63,19 @@ def store_password(user: User, stored: str) -> None:
     """Keep a hashed password. Sessions begun with another end at their next request."""
     user.password = stored
     user.save(update_fields=["password"])
+
+
+def end_other_sessions(user: User) -> User:
+    """End every session of a person at its next request; the caller renews the one that stays."""
+    user.session_salt = secrets.token_hex(16)
+    user.save(update_fields=["session_salt"])
+    return user
+
+
+def set_own_timezone(*, user: User, timezone: str) -> None:
+    """Choose the zone in which pages show a person instants; empty: the browser's."""
+    user.timezone = timezone
+    user.save(update_fields=["timezone"])
 
 
 def _tried(email: str, address: str) -> tuple[Tried, Tried]:

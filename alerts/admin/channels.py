@@ -32,12 +32,18 @@ from alerts.channel_settings import (
 from alerts.channels import KINDS, Field
 from alerts.errors import WrongChannel
 from alerts.models import Channel, ChannelKind, Severity
-from common.formats import format_time
 from metering.fields.forms import MONEY_ROLES
 from tenants.admin.secrets import shown_once
 from tenants.admin_forms import FilledForm, RowForm
 from tenants.admin_questions import Question, ask, sent
-from tenants.admin_site import Context, TenantModelAdmin, actor_of, site, tenant_of
+from tenants.admin_site import (
+    Context,
+    TenantModelAdmin,
+    actor_of,
+    shown_moment,
+    site,
+    tenant_of,
+)
 from tenants.middleware import TenantRequest
 
 VALUE_CHARACTERS_MAX: Final = 2000
@@ -194,7 +200,7 @@ class ChannelAdmin(TenantModelAdmin):
 
     @display(description="Last delivered", ordering="delivered_at")
     def delivered(self, obj: Channel) -> str:
-        return format_time(obj.delivered_at) if obj.delivered_at else "—"
+        return shown_moment(obj.delivered_at) if obj.delivered_at else "—"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Channel]:
         rows: QuerySet[Channel] = super().get_queryset(request)

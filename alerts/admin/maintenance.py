@@ -32,8 +32,8 @@ class MaintenanceWindowForm(RowForm):
         fields = ("starts_at", "ends_at", "match", "reason")
         widgets = {"reason": UnfoldAdminTextareaWidget(attrs={"rows": 2})}
         help_texts = {
-            "starts_at": "UTC.",
-            "ends_at": "UTC. At most 31 days later.",
+            "starts_at": "In the workspace's zone.",
+            "ends_at": "In the workspace's zone. At most 31 days later.",
             "reason": "For people who wonder why they were not notified.",
         }
 

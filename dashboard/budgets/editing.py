@@ -2,22 +2,20 @@
 
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from django.contrib import messages
-from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import Http404, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils import timezone
-from django.views.decorators.http import require_http_methods
 
-from common.errors import MeteringError
-from dashboard.access import PageRequest, may_manage, member_page
+from dashboard.access import PageRequest, may_manage
 from dashboard.budgets.form import STARTS, BudgetForm, level_forms, levels_of
 from dashboard.budgets.visible import find_budget
+from dashboard.forms import CONFIRMED, form_page, form_token, save_once, sent_data
 from dashboard.frame import filter_bar_of, frame
-from dashboard.kept_input import fills_in_kept_input, kept_input_of
 from metering.budgets.rules import LevelRule
 from metering.configuration.budgets import DEFAULT_LEVELS, create_budget, update_budget
 from metering.models import Budget, Mode
@@ -34,7 +32,6 @@ from metering.simulation.warnings import (
 from tenants.admin_site import actor_of
 from tenants.audit import facts_of
 
-CONFIRMED: Final = "_confirmed"
 AS_SHADOW: Final = "as_shadow"
 
 
@@ -48,13 +45,11 @@ class Warnings(NamedTuple):
     stops: bool
 
 
-@fills_in_kept_input
-@require_http_methods(["GET", "HEAD", "POST"])
-@member_page
+@form_page("budgets", may=may_manage)
 def page(request: PageRequest, budget_id: int | None = None) -> HttpResponse:
     """The form of a new budget, or of one in force."""
     budget = budget_of(request, budget_id)
-    data = request.POST if request.method == "POST" else kept_input_of(request)
+    data = sent_data(request)
     start = STARTS.get(request.GET.get("start", "")) if budget is None else None
     if data is not None and AS_SHADOW in data:
         data = data.copy()
@@ -65,15 +60,15 @@ def page(request: PageRequest, budget_id: int | None = None) -> HttpResponse:
     if request.method == "POST" and is_right(form, rows):
         warnings = warnings_of(form.proposal(levels_of(rows)), tenant_id=request.tenant.id)
         is_meant = not warnings.sentences or request.POST.get(CONFIRMED) == warnings.seal
-        if is_meant and (saved := _save(request, form, levels_of(rows))):
+        save = partial(_save, request, form, levels_of(rows))
+        if is_meant and (saved := save_once(request, form, save)):
+            _tell_saved(request, saved)
             return HttpResponseRedirect(reverse("dashboard:budget", args=[saved.id]))
     return _shown(request, form, rows, warnings)
 
 
 def budget_of(request: PageRequest, budget_id: int | None) -> Budget | None:
     """The budget that is edited; None for a new one."""
-    if not may_manage(request):
-        raise PermissionDenied
     if budget_id is None:
         return None
     budget = find_budget(request, budget_id)
@@ -119,26 +114,20 @@ def warnings_of(proposal: Proposal, *, tenant_id: int) -> Warnings:
     return Warnings(sentences, hashlib.sha256(facts.encode()).hexdigest(), stops)
 
 
-def _save(request: PageRequest, form: BudgetForm, levels: Sequence[LevelRule]) -> Budget | None:
+def _save(request: PageRequest, form: BudgetForm, levels: Sequence[LevelRule]) -> Budget:
     actor, values = actor_of(request), form.values()
-    try:
-        if form.budget is None:
-            saved = create_budget(tenant=request.tenant, actor=actor, levels=levels, **values)
-        else:
-            saved = update_budget(budget=form.budget, actor=actor, changes=values, levels=levels)
-    except MeteringError as error:
-        form.add_error(None, error.detail)
-        return None
-    except ValidationError as error:
-        form.add_error(None, error.messages)
-        return None
+    if form.budget is None:
+        return create_budget(tenant=request.tenant, actor=actor, levels=levels, **values)
+    return update_budget(budget=form.budget, actor=actor, changes=values, levels=levels)
+
+
+def _tell_saved(request: PageRequest, saved: Budget) -> None:
     counting = (
         " Earlier spend is still being counted; until then it enforces what it has counted so far."
         if saved.is_counting
         else ""
     )
     messages.success(request, f"“{saved.name}” is saved and in force.{counting}")
-    return saved
 
 
 def _shown(request: PageRequest, form: BudgetForm, rows: Any, warnings: Warnings) -> HttpResponse:
@@ -165,5 +154,6 @@ def _shown(request: PageRequest, form: BudgetForm, rows: Any, warnings: Warnings
         "starts": [] if budget else STARTS.items(),
         "action": action,
         "preview_address": f"{action.removesuffix('/edit').removesuffix('/new')}/preview",
+        **form_token(request),
     }
     return render(request, "dashboard/budgets/form.html", context)

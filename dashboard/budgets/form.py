@@ -7,6 +7,7 @@ from zoneinfo import available_timezones
 from django import forms
 from django.core.exceptions import ValidationError
 
+from dashboard.forms import moment_field
 from dashboard.match_rows import match_rows
 from metering.budgets.presets import PRESETS
 from metering.budgets.rules import LevelRule
@@ -98,12 +99,8 @@ class BudgetForm(forms.Form):
     has_rollover = forms.BooleanField(
         label="Carry over what a period leaves unused", required=False
     )
-    anchor_at = forms.DateTimeField(
-        label="First period starts (UTC). Leave empty to follow the calendar.",
-        required=False,
-        widget=forms.DateTimeInput(
-            attrs={"type": "datetime-local", "class": "input"}, format="%Y-%m-%dT%H:%M"
-        ),
+    anchor_at = moment_field(
+        "First period starts", required=False, help_text="Leave empty to follow the calendar."
     )
 
     def __init__(

@@ -7,21 +7,22 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
+from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.http import Http404, HttpResponse, HttpResponseBase
 from django.shortcuts import render
 from django.utils import timezone
-from django.views.decorators.http import require_http_methods, require_safe
+from django.views.decorators.http import require_safe
 
 from common.errors import MeteringError
 from common.money import nanos_from_usd
-from dashboard.access import PageRequest, member_page
+from dashboard.access import PageRequest, may_manage, member_page
 from dashboard.amounts import money
 from dashboard.budgets.editing import budget_of, is_right, page
 from dashboard.budgets.form import BudgetForm, level_forms, levels_of
 from dashboard.charts import CRITICAL, FIRST, Buckets, Column, Figure, stacked_bars
 from dashboard.findings import shortened
-from dashboard.kept_input import fills_in_kept_input
+from dashboard.forms import form_page
 from dashboard.paging import number_of
 from metering.jobs.tasks import run_simulations
 from metering.models import Simulation, SimulationStatus
@@ -47,17 +48,11 @@ class Outcome(NamedTuple):
     levels: Sequence[tuple[int, int]]
 
 
-@fills_in_kept_input
-@require_http_methods(["GET", "HEAD", "POST"])
+@form_page("budgets", may=may_manage)
 def preview(request: PageRequest, budget_id: int | None = None) -> HttpResponseBase:
     """What the form as it stands would do. Who was signed out meanwhile comes back to the form."""
     if request.method != "POST":
         return page(request, budget_id)
-    return _preview(request, budget_id)
-
-
-@member_page
-def _preview(request: PageRequest, budget_id: int | None) -> HttpResponse:
     budget = budget_of(request, budget_id)
     form = BudgetForm(request.tenant, budget, request.POST)
     rows = level_forms((), request.POST)
@@ -92,6 +87,8 @@ def _preview(request: PageRequest, budget_id: int | None) -> HttpResponse:
 @member_page
 def progress(request: PageRequest, simulation_id: int) -> HttpResponse:
     """A preview that a worker replays, once it is done; until then the page keeps what it shows."""
+    if not may_manage(request):
+        raise PermissionDenied
     simulation = Simulation.objects.filter(
         tenant=request.tenant, id=simulation_id, actor=actor_of(request)[:300]
     ).first()

@@ -5,18 +5,15 @@ from typing import Any, Final, NamedTuple
 
 from django import forms
 from django.contrib import messages
-from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import models
 from django.http import Http404, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
-from django.views.decorators.http import require_http_methods
 
-from common.errors import MeteringError
-from dashboard.access import PageRequest, may_manage, member_page
+from dashboard.access import PageRequest, may_manage
 from dashboard.buttons import button_of
+from dashboard.forms import form_page, form_token, save_once, sent_data
 from dashboard.frame import filter_bar_of, frame
-from dashboard.kept_input import fills_in_kept_input, kept_input_of
 from dashboard.match_rows import match_rows
 from metering.configuration import breakers, rate_limits
 from metering.core.match import KNOWN_BEFORE_CALL, PER_MAX
@@ -134,12 +131,11 @@ class Kind(NamedTuple):
     words: str
     model: type[models.Model]
     form: type[RuleForm]
-    create: Callable[..., Any]
-    update: Callable[[Any, str, dict[str, Any]], Any]
+    create: Callable[..., models.Model]
+    update: Callable[[Any, str, dict[str, Any]], models.Model]
     remove: Callable[[Any, str], None]
-    # What removing it means, and where errors stand that are of no field.
+    # What removing it means.
     consequence: str
-    shown_at: str
 
 
 BREAKERS: Final = Kind(
@@ -153,7 +149,6 @@ BREAKERS: Final = Kind(
     remove=lambda row, actor: breakers.delete_breaker(breaker=row, actor=actor),
     consequence="It no longer opens, and what it has open closes: the calls it stopped are allowed"
     " again within a second.",
-    shown_at="cost_nanos_per_minute",
 )
 RATE_LIMITS: Final = Kind(
     words="rate limit",
@@ -165,25 +160,21 @@ RATE_LIMITS: Final = Kind(
     ),
     remove=lambda row, actor: rate_limits.delete_rate_limit(limit=row, actor=actor),
     consequence="From the next call on, it limits nothing.",
-    shown_at="cost_nanos_per_minute",
 )
 KINDS: Final = {"breakers": BREAKERS, "rate-limits": RATE_LIMITS}
 
 
-@fills_in_kept_input
-@require_http_methods(["GET", "HEAD", "POST"])
-@member_page
+@form_page("breakers", may=may_manage)
 def page(request: PageRequest, kind: str, rule_id: int | None = None) -> HttpResponse:
     """The form of a new rule, or of one in force."""
-    if not may_manage(request):
-        raise PermissionDenied
     of = KINDS[kind]
     row = of.model(tenant=request.tenant) if rule_id is None else _find(of, request.tenant, rule_id)
     if rule_id is None and isinstance(row, Breaker):
         row.per = list(breakers.PER_DEFAULT)
-    data = request.POST if request.method == "POST" else kept_input_of(request)
-    form = of.form(row, data)
-    if request.method == "POST" and form.is_valid() and _save(request, of, form, rule_id):
+    form = of.form(row, sent_data(request))
+    saved = save_once(request, form, lambda: _save(request, of, form, rule_id))
+    if saved is not None:
+        messages.success(request, f"The {of.words} “{saved}” is saved.")
         return HttpResponseRedirect(reverse("dashboard:breakers"))
     context = frame(request, filter_bar_of(request), page="breakers") | {
         "headline": f"Edit {row}" if rule_id else f"Create a {of.words}",
@@ -191,6 +182,7 @@ def page(request: PageRequest, kind: str, rule_id: int | None = None) -> HttpRes
         "of": of,
         "kind": kind,
         "rule": row if rule_id else None,
+        **form_token(request),
     }
     return render(request, "dashboard/enforcement/rule_form.html", context)
 
@@ -202,22 +194,11 @@ def _find(of: Kind, tenant: Tenant, rule_id: int) -> Any:
     return row
 
 
-def _save(request: PageRequest, of: Kind, form: RuleForm, rule_id: int | None) -> bool:
+def _save(request: PageRequest, of: Kind, form: RuleForm, rule_id: int | None) -> models.Model:
     actor = actor_of(request)
-    try:
-        if rule_id is None:
-            of.create(tenant=request.tenant, actor=actor, **form.values())
-        else:
-            of.update(_find(of, request.tenant, rule_id), actor, form.values())
-    except MeteringError as error:
-        form.add_error(None, error.detail)
-        return False
-    except ValidationError as error:
-        for name, errors in error.error_dict.items():
-            form.add_error(name if name in form.fields else of.shown_at, errors)
-        return False
-    messages.success(request, f"The {of.words} “{form.cleaned_data['name']}” is saved.")
-    return True
+    if rule_id is None:
+        return of.create(tenant=request.tenant, actor=actor, **form.values())
+    return of.update(_find(of, request.tenant, rule_id), actor, form.values())
 
 
 @button_of("breakers", may=may_manage)

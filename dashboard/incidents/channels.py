@@ -20,6 +20,7 @@ from dashboard.amounts import listed
 from dashboard.buttons import button_of
 from dashboard.findings import channels_headline
 from dashboard.frame import filter_bar_of, frame
+from dashboard.incidents.channel_forms import find_channel
 from dashboard.incidents.filters import SEVERITIES
 from dashboard.views import curl_context
 from tenants.admin_site import actor_of
@@ -119,7 +120,7 @@ def test_state(request: PageRequest, delivery_id: int) -> HttpResponse:
 @button_of("channels", may=may_manage)
 def test(request: PageRequest, channel_id: int) -> str:
     """Send a message that says that it is a test."""
-    found = _find(request, channel_id)
+    found = find_channel(request, channel_id)
     test_channel(channel=found, actor=actor_of(request))
     return f"A test was queued for “{found.name}”."
 
@@ -127,7 +128,7 @@ def test(request: PageRequest, channel_id: int) -> str:
 @button_of("channels", may=may_manage)
 def pause(request: PageRequest, channel_id: int) -> str:
     """Tell nothing over a channel until it is resumed."""
-    found = _find(request, channel_id)
+    found = find_channel(request, channel_id)
     update_channel(channel=found, actor=actor_of(request), changes={"is_paused": True})
     return f"“{found.name}” is paused. It sends no notifications until it is resumed."
 
@@ -135,17 +136,9 @@ def pause(request: PageRequest, channel_id: int) -> str:
 @button_of("channels", may=may_manage)
 def resume(request: PageRequest, channel_id: int) -> str:
     """Tell over a channel again."""
-    found = _find(request, channel_id)
+    found = find_channel(request, channel_id)
     update_channel(channel=found, actor=actor_of(request), changes={"is_paused": False})
     return f"“{found.name}” sends notifications again."
-
-
-def _find(request: PageRequest, channel_id: int) -> Channel:
-    channels = Channel.objects.filter(tenant=request.tenant, removed_at=None)
-    found = channels.filter(id=channel_id).first()
-    if found is None:
-        raise Http404
-    return found
 
 
 def _lines(tenant_id: int, now: datetime) -> list[ChannelLine]:

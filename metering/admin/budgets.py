@@ -75,8 +75,8 @@ class BudgetForm(GroupedForm):
             "has_rollover": "Carry over",
         }
         help_texts = {
-            "anchor_at": "UTC. Leave empty to follow the calendar; otherwise periods repeat from "
-            "this time.",
+            "anchor_at": "In the workspace's zone. Leave empty to follow the calendar; otherwise "
+            "periods repeat from this time.",
         }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -1,6 +1,6 @@
 """Admin pages of prices: the tenant's own and the catalogue."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Final
 
 from django.conf import settings
@@ -13,54 +13,36 @@ from django.urls import reverse
 from django.utils import timezone
 
 from common.json_bodies import JsonObject
-from common.money import usd_from_nanos, usd_words
+from common.money import usd_words
 from metering.admin.limits import MoneyAdmin
-from metering.admin.slips import rate_slips, tool_price_slips
+from metering.configuration.price_slips import rate_slips, tool_price_slips
 from metering.configuration.prices import Validity, add_price, add_tool_price, end_price
 from metering.fields.forms import UsdField
+from metering.fields.rates import RATE_LABELS, format_rates, rate_unit, read_rates
 from metering.models import CataloguePrice, TenantPrice, ToolPrice
-from metering.pricing.rates import check_rates, parse_rates, units
+from metering.pricing.rates import check_rates
 from tenants.admin_forms import FilledForm, RowForm
 from tenants.admin_questions import Question, question_about
-from tenants.admin_site import ReadOnlyAdmin, actor_of, site, tenant_of
+from tenants.admin_site import ReadOnlyAdmin, actor_of, shown_moment, site, tenant_of
 
-UNIT_WORDS: Final = {1_000_000: "per million", 1000: "per thousand", 1: "each"}
-
-
-def _rate_field(key: str, label: str) -> UsdField:
-    unit = UNIT_WORDS[units().units[key].per]
-    return UsdField(label=label, required=False, help_text=f"USD {unit}")
+RATE_FIELDS: Final = tuple(f"rate_{key}" for key in RATE_LABELS)
 
 
-class ModelPriceForm(RowForm):
+class ModelPriceBase(RowForm):
     """Rates in USD as price lists state them."""
-
-    rate_input_tokens = _rate_field("input_tokens", "Input tokens")
-    rate_output_tokens = _rate_field("output_tokens", "Output tokens")
-    rate_cache_read_tokens = _rate_field("cache_read_tokens", "Read from a cache")
-    rate_cache_write_tokens = _rate_field("cache_write_tokens", "Written to a cache")
-    rate_cache_write_1h_tokens = _rate_field("cache_write_1h_tokens", "Written for an hour")
-    rate_output_reasoning_tokens = _rate_field("output_reasoning_tokens", "Reasoning tokens")
-    rate_input_audio_tokens = _rate_field("input_audio_tokens", "Audio input tokens")
-    rate_output_audio_tokens = _rate_field("output_audio_tokens", "Audio output tokens")
-    rate_web_searches = _rate_field("web_searches", "Web searches")
-    rate_requests = _rate_field("requests", "Requests")
 
     class Meta:
         help_texts = {
             "provider": "As named in events. Leave empty for any provider.",
             "model": "As named in events; aliases and dated names of a known model are resolved.",
-            "effective_from": "UTC. Calls without a price since then are priced, too.",
-            "effective_to": "UTC. Leave empty to keep it until you end it.",
+            "effective_from": "In the workspace's zone. Calls without a price since then are "
+            "priced, too.",
+            "effective_to": "In the workspace's zone. Leave empty to keep it until you end it.",
         }
 
     def clean(self) -> JsonObject:
         data: JsonObject = super().clean() or self.cleaned_data
-        rates = {
-            key: {"nanos": str(data[field]), "per": units().units[key].per}
-            for field in RATE_FIELDS
-            if data.get(field) is not None and (key := field.removeprefix("rate_"))
-        }
+        rates = read_rates(data)
         if not rates:
             self.add_error("rate_input_tokens", "Give at least one rate.")
         elif problem := check_rates(rates):
@@ -69,8 +51,15 @@ class ModelPriceForm(RowForm):
         return data
 
 
-# What the form offers; the API takes every class of usage that the price library knows.
-RATE_FIELDS: Final = tuple(name for name in ModelPriceForm.base_fields if name.startswith("rate_"))
+# A field for each rate that forms offer.
+ModelPriceForm: Any = type(
+    "ModelPriceForm",
+    (ModelPriceBase,),
+    {
+        f"rate_{key}": UsdField(label=label, required=False, help_text=f"USD {rate_unit(key)}")
+        for key, label in RATE_LABELS.items()
+    },
+)
 
 
 class PriceAdmin(MoneyAdmin):
@@ -89,10 +78,8 @@ class PriceAdmin(MoneyAdmin):
 
     @display(description="In force")
     def in_force(self, obj: Any) -> str:
-        start = f"from {obj.effective_from:%Y-%m-%d %H:%M}"
-        return (
-            start if obj.effective_to is None else f"{start} to {obj.effective_to:%Y-%m-%d %H:%M}"
-        )
+        start = f"from {shown_moment(obj.effective_from)}"
+        return start if obj.effective_to is None else f"{start} to {shown_moment(obj.effective_to)}"
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
@@ -182,8 +169,8 @@ class ToolPriceForm(RowForm):
     class Meta:
         help_texts = {
             "tool": "As named in events.",
-            "effective_from": "UTC.",
-            "effective_to": "UTC. Leave empty to keep it until you end it.",
+            "effective_from": "In the workspace's zone.",
+            "effective_to": "In the workspace's zone. Leave empty to keep it until you end it.",
         }
 
 
@@ -207,22 +194,6 @@ class ToolPriceAdmin(PriceAdmin):
 
     def slips(self, request: HttpRequest, data: JsonObject) -> list[str]:
         return tool_price_slips(data["tool"], data["call_nanos"])
-
-
-def format_rates(rates: Mapping[str, object]) -> str:
-    """Rates as people read them: "input $3, output $15 per million; requests $1 per thousand"."""
-    by_unit: dict[str, list[str]] = {}
-    parsed = parse_rates(rates)
-    for key, rate in parsed.items():
-        per = units().units[key].per
-        words = key.removeprefix("output_") if key == "output_reasoning_tokens" else key
-        amount = usd_from_nanos(round(rate.nanos * per / rate.per))
-        words = words.removesuffix("_tokens").replace("_", " ")
-        by_unit.setdefault(UNIT_WORDS.get(per, f"per {per:,}"), []).append(f"{words} ${amount}")
-    parts = [f"{', '.join(amounts)} {unit}" for unit, amounts in by_unit.items()]
-    if any(rate.tiers for rate in parsed.values()):
-        parts.append("other rates for long input")
-    return "; ".join(parts)
 
 
 @register(CataloguePrice, site=site)

@@ -30,10 +30,10 @@ class Migration(migrations.Migration):
                     "kind",
                     models.CharField(
                         choices=[
-                            ("rerate", "Rerate"),
-                            ("price_unpriced", "Price Unpriced"),
-                            ("count_budget", "Count Budget"),
-                            ("judge_windows", "Judge Windows"),
+                            ("rerate", "Price a period again"),
+                            ("price_unpriced", "Price calls that had no price"),
+                            ("count_budget", "Count what a budget has already spent"),
+                            ("judge_windows", "Judge windows by changed levels"),
                         ],
                         max_length=20,
                     ),

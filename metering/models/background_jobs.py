@@ -9,10 +9,10 @@ from tenants.models import Tenant
 class JobKind(models.TextChoices):
     """What a job does."""
 
-    RERATE = "rerate"
-    PRICE_UNPRICED = "price_unpriced"
-    COUNT_BUDGET = "count_budget"
-    JUDGE_WINDOWS = "judge_windows"
+    RERATE = "rerate", "Price a period again"
+    PRICE_UNPRICED = "price_unpriced", "Price calls that had no price"
+    COUNT_BUDGET = "count_budget", "Count what a budget has already spent"
+    JUDGE_WINDOWS = "judge_windows", "Judge windows by changed levels"
 
 
 class JobState(models.TextChoices):

@@ -5,6 +5,7 @@ would have refused lately, and what may be a slip of the keyboard.
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+from common.formats import format_time
 from common.money import money, nanos_from_usd
 from metering.budgets.levels import REFUSING
 from metering.core.amounts import describe_unusual_rise, format_amount
@@ -175,7 +176,7 @@ def describe_since(replay: Replay) -> str:
     """Since when calls are replayed."""
     if replay.is_whole:
         return "In the last 30 days"
-    return f"Since {replay.starts_at:%Y-%m-%d %H:%M} UTC (older calls are too many to replay)"
+    return f"Since {format_time(replay.starts_at)} (older calls are too many to replay)"
 
 
 def usd_text(usd: str) -> str:

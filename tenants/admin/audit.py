@@ -3,7 +3,7 @@
 from django.contrib.admin import display, register
 from django.utils.html import format_html, format_html_join
 
-from tenants.admin_site import ReadOnlyAdmin, site
+from tenants.admin_site import ReadOnlyAdmin, shown_moment, site
 from tenants.models import AuditEntry
 
 
@@ -20,7 +20,7 @@ class AuditAdmin(ReadOnlyAdmin):
 
     @display(description="When", ordering="at")
     def when(self, obj: AuditEntry) -> str:
-        return f"{obj.at:%Y-%m-%d %H:%M} UTC"
+        return shown_moment(obj.at)
 
     @display(description="Changed")
     def changed(self, obj: AuditEntry) -> str:

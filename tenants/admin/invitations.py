@@ -17,7 +17,7 @@ from tenants.admin.granting import granting_role, role_choices
 from tenants.admin.secrets import shown_once
 from tenants.admin_forms import FilledForm, RowForm
 from tenants.admin_questions import Question, ask
-from tenants.admin_site import TenantModelAdmin, actor_of, site, tenant_of
+from tenants.admin_site import TenantModelAdmin, actor_of, shown_moment, site, tenant_of
 from tenants.invitations import (
     InvitationState,
     invite,
@@ -83,7 +83,7 @@ class InvitationAdmin(TenantModelAdmin):
     @display(description="Sent")
     def sent(self, obj: Invitation) -> str:
         if obj.mailed_at is not None:
-            return f"{obj.mailed_at:%Y-%m-%d %H:%M} UTC"
+            return shown_moment(obj.mailed_at)
         if obj.mail_error:
             return f"not delivered: {obj.mail_error}"
         return "waiting to be sent" if obj.mail_due_at is not None else "by link"

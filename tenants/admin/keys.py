@@ -43,7 +43,9 @@ class KeyForm(RowForm):
     class Meta:
         model = ApiKey
         fields = ("name", "scopes", "expires_at")
-        help_texts: ClassVar[dict[str, str]] = {"expires_at": "UTC. Empty: it never expires."}
+        help_texts: ClassVar[dict[str, str]] = {
+            "expires_at": "In the workspace's zone. Empty: it never expires."
+        }
 
     def clean_expires_at(self) -> Any:
         expires_at = self.cleaned_data["expires_at"]

@@ -73,6 +73,8 @@ class Migration(migrations.Migration):
                     models.EmailField(max_length=254, unique=True, verbose_name="email address"),
                 ),
                 ("is_address_proven", models.BooleanField(default=False, editable=False)),
+                ("timezone", models.CharField(blank=True, editable=False, max_length=64)),
+                ("session_salt", models.CharField(blank=True, editable=False, max_length=32)),
                 (
                     "groups",
                     models.ManyToManyField(
@@ -333,6 +335,15 @@ class Migration(migrations.Migration):
                             ("viewer", "viewer"),
                         ],
                         max_length=10,
+                    ),
+                ),
+                (
+                    "team_ids",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.BigIntegerField(),
+                        default=list,
+                        editable=False,
+                        size=None,
                     ),
                 ),
                 ("invited_by", models.CharField(editable=False, max_length=300)),

@@ -81,16 +81,16 @@ def test_a_summary_has_the_money_and_where_it_comes_from() -> None:
         (SeriesKey("customer", "acme"), 0.49),
     ]
     assert summary(narrative_of(shares=shares)) == (
-        "Since 2026-03-04 12:15 UTC it has cost $48.00 instead of the expected $4.00: $44.00 too"
-        " much so far, $44.00 an hour. Of this 81% by model 'gpt-5', 90% in feature 'email', 100%"
-        " in team 'growth'."
+        "Since Mar 4, 2026, 12:15 PM UTC it has cost $48.00 instead of the expected $4.00: $44.00"
+        " too much so far, $44.00 an hour. Of this 81% by model 'gpt-5', 90% in feature 'email',"
+        " 100% in team 'growth'."
     )
 
 
 def test_a_summary_of_what_costs_nothing_names_the_measure() -> None:
     free = narrative_of(measure="tokens", excess_nanos=0, actual=120_000.0, expected=10_000.0)
     assert summary(free) == (
-        "Since 2026-03-04 12:15 UTC it used 120,000 tokens in 15 minutes; 10,000 is usual."
+        "Since Mar 4, 2026, 12:15 PM UTC it used 120,000 tokens in 15 minutes; 10,000 is usual."
     )
     failing = narrative_of(measure="error_rate", excess_nanos=0, actual=0.4, expected=0.02)
     assert summary(failing).endswith("it is 40%; 2% is usual.")

@@ -208,7 +208,7 @@ def test_a_digest_tells_what_opened_since_the_last_one_and_nothing_twice(account
         # Nothing happened since: no message.
         assert write_digests(tenant_id=tenant_id, now=eight + timedelta(days=1)) == 1
         (message,) = [decode(one.message) for one in Delivery.objects.all()]
-    assert (message.title, len(message.lines)) == ("1 incident since 2026-11-20 06:00 UTC", 1)
+    assert (message.title, len(message.lines)) == ("1 incident since Nov 20, 6:00 AM UTC", 1)
     assert message.summary == "Unresolved now, older ones among them: 1."
 
 
@@ -263,6 +263,6 @@ def test_a_digest_lists_the_most_severe_and_counts_all(
             observe(tenant_id=account.tenant.id, observation=seen(severity, severity=severity))
         write_digests(tenant_id=account.tenant.id, now=created + timedelta(hours=1))
         message = decode(Delivery.objects.get(event=DeliveryEvent.DIGEST).message)
-    assert message.title == "3 incidents since 2026-11-20 06:00 UTC"
+    assert message.title == "3 incidents since Nov 20, 6:00 AM UTC"
     assert [one.severity for one in message.lines] == ["critical", "warning"]
     assert message.summary.endswith(" 1 more are on the page.")

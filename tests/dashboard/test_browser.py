@@ -327,7 +327,9 @@ def test_no_page_breaks_a_rule_in_any_theme_or_width(
     paths = ["/", "/budgets", "/incidents", f"/incidents/{made.id}", "/enforcement/halts"]
     paths += ["/explore?group_by=agent,customer", "/explore?metric=p95_cost_usd&group_by=agent"]
     paths += ["/calls", "/reports"]
-    paths += ["/styleguide", "/settings/sources", "/password"]
+    settings = ("members", "teams", "keys", "keys/new", "prices", "prices/new", "alerts")
+    paths += [f"/settings/{name}" for name in (*settings, "sources", "workspace", "audit-log")]
+    paths += ["/styleguide", "/password", "/account", "/incidents/channels/new?kind=email"]
     cookies = [{"name": "sessionid", "value": session}]
     assert walk(browser, live_server.url, paths, cookies=cookies) == {}
 

@@ -7,11 +7,14 @@ import pytest
 from django.contrib.sessions.models import Session
 from django.test import Client
 
+from alerts.errors import SecretsUnreadable
 from alerts.models import Channel
+from alerts.sealing import unseal as unseal_channel
 from common.json_bodies import JsonObject
+from common.sealing import unseal
 from dashboard import kept_input
 from metering.models import Budget, Halt
-from tenants.models import Membership, User
+from tenants.models import Invitation, Membership, User
 from tenants.people import add_member
 from tenants.roles import Role
 from tests.dashboard.conftest import BACKEND, make_member, sign_in
@@ -221,3 +224,30 @@ def test_a_form_from_before_signing_in_anew_comes_back(account: Account) -> None
         answer = client.post(ADD, stale, headers=headers)
         assert (answer.status_code, b"is kept" in answer.content) == (403, False)
         assert "Typed" not in client.get(ADD).content.decode()
+
+
+def test_a_form_of_the_settings_comes_back_filled_in_and_unsaved(
+    account: Account, browser: Client
+) -> None:
+    form = {"email": "jun@example.com", "role": "finance", "form_token": "1.abc"}
+    page = errors_of(log_in(browser, account, browser.post("/settings/members", form)))
+    assert f"{SIGNED_OUT} Check and save again." in page
+    assert 'value="jun@example.com"' in page
+    with account.scope():
+        assert not Invitation.objects.exists()
+    end_sessions()
+    path = "/incidents/channels/new?kind=slack"
+    form = {"name": "Ops", "config_url": "https://hooks.slack.com/services/T/B/zq7"}
+    answer = browser.post(path, form)
+    kept = browser.session[kept_input.SESSION_KEY][path].encode()
+    assert "zq7" not in str(unseal(kept, purpose=kept_input.PURPOSE))
+    page = errors_of(log_in(browser, account, answer))
+    assert 'value="Ops"' in page
+    assert "zq7" not in page
+
+
+def test_what_was_typed_is_sealed_for_its_own_purpose(account: Account, browser: Client) -> None:
+    browser.post(MAKE, HALT)
+    sealed = browser.session[kept_input.SESSION_KEY][MAKE].encode()
+    with pytest.raises(SecretsUnreadable):
+        unseal_channel(sealed)

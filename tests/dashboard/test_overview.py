@@ -50,7 +50,7 @@ def test_an_empty_tenant_is_told_how_to_begin(owner: Client) -> None:
     assert "Send your first event" in html
     assert "curl http://testserver/v1/events" in html
     assert re.search(r"Bearer sg_\w+_YOUR_SECRET", html)
-    assert "/admin/tenants/apikey/add/" in html
+    assert "/settings/keys/new" in html
     assert "No budget is in use" in page(owner, "/budgets")
     assert "All models in use are priced" in page(owner, "/unpriced")
     assert figure(owner)["data"] == []
@@ -237,7 +237,7 @@ def test_unpriced_models_are_listed_with_the_next_step(account: Account, owner: 
     send(account, [make_event(model="a b&c", provider="p") for _ in range(3)])
     html = page(owner, "/unpriced")
     assert "3 calls to 1 model without a price" in html
-    assert "/admin/metering/tenantprice/add/?provider=p&amp;model=a+b%26c" in html
+    assert "/settings/prices/new?provider=p&amp;model=a+b%26c" in html
 
 
 def test_budget_windows_say_how_full_they_are(account: Account, owner: Client) -> None:

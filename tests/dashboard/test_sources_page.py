@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from common.json_bodies import JsonObject
 from dashboard.findings import sources_headline, unknown_headline
-from dashboard.sources import SEVERITIES
+from dashboard.settings.sources import SEVERITIES
 from metering.jobs.tasks import expire_reservations
 from metering.models import Reservation, Route, SourceOutcome
 from metering.usage.sources import PROCESS_RECORDER, Tally, record_reports
@@ -66,7 +66,7 @@ def test_sources_are_listed_with_what_is_lost_and_what_to_set(
     assert places == sorted(places)
     link = r'<a href="/settings/sources[^"]*"{}>'
     assert re.search(link.format(' aria-current="page"'), html)
-    assert re.search(link.format(""), page(owner, "/budgets"))
+    assert re.search(link.format(""), page(owner, "/settings/prices"))
 
 
 def test_without_reports_the_page_says_how_to_send_one(account: Account, owner: Client) -> None:

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from psycopg import sql
 
 from alerts.models import Delivery, DeliveryAttempt, ScanProgress, SeriesState
 from common.json_bodies import JsonObject
+from dashboard.models import Cadence, PinnedView, ReportSchedule, SavedView, SentReport
 from metering.core.periods import EPOCH
 from metering.limits.decisions import DecisionRow, insert_decisions
 from metering.limits.rate_counters import lock_rate_counters
@@ -173,7 +174,26 @@ def filled(account: Account) -> Account:
         UsageSeal.objects.create(tenant=account.tenant, frozen_until=EPOCH, sealed_until=EPOCH)
         window = BudgetWindow.objects.all()[0]
         WindowSeal.objects.create(tenant=account.tenant, window_id=window.id)
+        _schedule(account, user)
     return account
+
+
+def _schedule(account: Account, user: User) -> None:
+    """A saved view that is a person's home, and was sent."""
+    own: JsonObject = {"tenant": account.tenant}
+    view = SavedView.objects.create(owner=user, name="growth", **own)
+    PinnedView.objects.create(user=user, view=view, **own)
+    now = datetime.now(UTC)
+    schedule = ReportSchedule.objects.create(
+        view=view,
+        owner=user,
+        cadence=Cadence.DAILY,
+        hour=7,
+        is_limited=False,
+        next_due_at=now + timedelta(days=1),
+        **own,
+    )
+    SentReport.objects.create(schedule=schedule, period_start=now.date(), **own)
 
 
 def test_the_applications_role_is_bound_by_row_security(db: None) -> None:
@@ -349,6 +369,7 @@ def objects(filled: Account) -> JsonObject:
     api = caller(filled)
     return {
         "budget_id": api.get("/v1/budgets").body["data"][0]["id"],
+        "annotation_id": api.get("/v1/annotations").body["data"][0]["id"],
         "price_id": api.get("/v1/prices").body["data"][0]["id"],
         "key_id": api.get("/v1/keys").body["data"][0]["id"],
         "halt_id": api.get("/v1/halts").body["halts"][0]["id"],

@@ -3,18 +3,23 @@
 "use strict";
 
 (() => {
-  const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  // The person's own zone, where they chose one; else the browser's.
+  const zone =
+    document.documentElement.dataset.zone || Intl.DateTimeFormat().resolvedOptions().timeZone;
   const clock = { hour: "numeric", minute: "2-digit" };
   const WEEK = 6 * 24 * 3600 * 1000;
   const day = { month: "short", day: "numeric" };
-  const full = { dateStyle: "medium", timeStyle: "long" };
+  const full = { dateStyle: "medium", timeStyle: "long", timeZone: zone };
 
   function showTime(element) {
     const at = new Date(element.dateTime);
-    const isToday = at.toDateString() === new Date().toDateString();
-    const isThisYear = at.getFullYear() === new Date().getFullYear();
+    const date = at.toLocaleDateString("en-US", { timeZone: zone });
+    const today = new Date().toLocaleDateString("en-US", { timeZone: zone });
+    const isToday = date === today;
+    const isThisYear = date.split("/")[2] === today.split("/")[2];
     const isSoon = element.dataset.form === "weekday" && at - new Date() < WEEK && at > new Date();
     const form = {
+      timeZone: zone,
       ...clock,
       ...(element.dataset.form === "seconds" ? { second: "2-digit" } : {}),
       ...(isToday ? {} : isSoon ? { weekday: "short" } : day),

@@ -12,16 +12,24 @@
     // Storage is blocked: follow the system.
   }
 
-  document.addEventListener("click", (event) => {
-    if (!event.target.closest("[data-toggle-theme]")) return;
-    const isDark = root.dataset.theme ? root.dataset.theme === "dark" : system.matches;
-    root.dataset.theme = isDark ? "light" : "dark";
+  function choose(theme) {
+    if (theme) root.dataset.theme = theme;
+    else delete root.dataset.theme;
     try {
-      localStorage.setItem("theme", root.dataset.theme);
+      if (theme) localStorage.setItem("theme", theme);
+      else localStorage.removeItem("theme");
     } catch {
       // It lasts for this page only.
     }
     changed();
+  }
+
+  document.addEventListener("click", (event) => {
+    const choice = event.target.closest("[data-theme-choice]");
+    if (choice) choose(choice.dataset.themeChoice);
+    if (!event.target.closest("[data-toggle-theme]")) return;
+    const isDark = root.dataset.theme ? root.dataset.theme === "dark" : system.matches;
+    choose(isDark ? "light" : "dark");
   });
   system.addEventListener("change", changed);
 })();

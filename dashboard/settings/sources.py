@@ -144,7 +144,7 @@ def page(request: PageRequest) -> HttpResponse:
         "sources_max": SOURCES_MAX,
         **curl_context(request, Scope.INGEST),
     }
-    return render(request, "dashboard/sources.html", context)
+    return render(request, "dashboard/settings/sources.html", context)
 
 
 def headline_of(lines: Sequence[SourceLine], problems: Sequence[Problem]) -> str:

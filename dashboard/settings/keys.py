@@ -1,0 +1,169 @@
+"""API keys: which programs act for the tenant, a new one, and an end to one."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from django import forms
+from django.db.models import F, Q
+from django.http import Http404, HttpResponse
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils import timezone
+from django.views.decorators.http import require_safe
+
+from dashboard.access import PageRequest, may_grant, member_page
+from dashboard.buttons import button_of
+from dashboard.forms import (
+    form_page,
+    form_token,
+    moment_field,
+    save_once,
+    sent_data,
+    shown_once,
+)
+from dashboard.frame import filter_bar_of, frame
+from tenants.admin_site import actor_of
+from tenants.keys import create_api_key, revoke_api_key
+from tenants.models import ApiKey
+from tenants.roles import Scope
+
+KEYS_MAX: Final = 500
+ENDED_MAX: Final = 50
+SCOPE_WORDS: Final = {
+    Scope.INGEST: "report usage",
+    Scope.ENFORCE: "ask before spending, halt an agent",
+    Scope.READ: "read usage, budgets and events",
+    Scope.MANAGE: "change budgets, prices, keys and teams",
+}
+SCOPE_CHOICES: Final = [(scope.value, f"{scope}: {words}") for scope, words in SCOPE_WORDS.items()]
+ADVICE: Final = (
+    "Only its hash is stored. Put it where it is used; anyone who has it can act for this tenant."
+)
+
+
+@dataclass(frozen=True)
+class KeyLine:
+    """A key as the page shows it."""
+
+    row: ApiKey
+    now: datetime
+
+    @property
+    def key(self) -> str:
+        """Tells its parts of the page from those of others."""
+        return str(self.row.id)
+
+    @property
+    def has_expired(self) -> bool:
+        return self.row.expires_at is not None and self.row.expires_at <= self.now
+
+    @property
+    def breaks(self) -> str:
+        """What revoking it would break, as far as one can tell."""
+        does = "; ".join(SCOPE_WORDS[Scope(scope)] for scope in self.row.scopes)
+        return (
+            f"Everything that uses it to {does} is refused within a second. This can't be undone: "
+            "create a new key first if one is needed."
+        )
+
+
+class KeyForm(forms.Form):
+    """What a new key is called and may do."""
+
+    name = forms.CharField(
+        label="Name",
+        max_length=200,
+        help_text="Who or what will use it, as in “research service, production”.",
+    )
+    scopes = forms.MultipleChoiceField(
+        label="Scopes",
+        choices=SCOPE_CHOICES,
+        widget=forms.CheckboxSelectMultiple(),
+        error_messages={"required": "Choose at least one scope."},
+    )
+    expires_at = moment_field("Expires", required=False)
+
+    def __init__(self, request: PageRequest) -> None:
+        super().__init__(sent_data(request), initial={"scopes": [Scope.INGEST.value]})
+        zone = request.tenant.timezone
+        self.fields["expires_at"].help_text = f"Time in {zone}. Leave empty to never expire."
+
+    def clean(self) -> dict[str, Any]:
+        data: dict[str, Any] = super().clean() or self.cleaned_data
+        expires_at = data.get("expires_at")
+        if expires_at is not None and expires_at <= timezone.now():
+            words = "This time is in the past. Choose a later one, or leave it empty."
+            self.add_error("expires_at", words)
+        return data
+
+
+@require_safe
+@member_page
+def page(request: PageRequest) -> HttpResponse:
+    """Which programs act for the tenant?"""
+    now = timezone.now()
+    rows = ApiKey.objects.filter(tenant=request.tenant).select_related("created_by")
+    has_ended = Q(revoked_at__isnull=False) | Q(expires_at__lte=now)
+    newest = F("last_used_at").desc(nulls_last=True)
+    working = [KeyLine(row, now) for row in rows.exclude(has_ended).order_by(newest)[:KEYS_MAX]]
+    ended = [KeyLine(row, now) for row in rows.filter(has_ended).order_by("-id")[:ENDED_MAX]]
+    context = frame(request, filter_bar_of(request), page="keys") | {
+        "headline": headline_of(working),
+        "working": working,
+        "ended": ended,
+        "ended_max": ENDED_MAX,
+    }
+    return render(request, "dashboard/settings/keys.html", context)
+
+
+@form_page("keys", may=may_grant)
+def add(request: PageRequest) -> HttpResponse:
+    """Create a key, and show its text once."""
+    form = KeyForm(request)
+    made = save_once(
+        request,
+        form,
+        lambda: create_api_key(
+            tenant=request.tenant,
+            created_by=request.user,
+            actor=actor_of(request),
+            **form.cleaned_data,
+        ),
+    )
+    context = frame(request, filter_bar_of(request), page="keys")
+    if made is not None:
+        key, text = made
+        context["headline"] = f"The key “{key.name}”"
+        return shown_once(request, context, secret=text, words=ADVICE, back="keys")
+    context |= {
+        "headline": "Create API key",
+        "crumb": reverse("dashboard:keys"),
+        "crumb_words": "API keys",
+        "form": form,
+        "verb": "Create key",
+        "cancel": reverse("dashboard:keys"),
+        **form_token(request),
+    }
+    return render(request, "dashboard/settings/form.html", context)
+
+
+@button_of("keys", may=may_grant)
+def revoke(request: PageRequest, key_id: int) -> str:
+    """Refuse a key from now on."""
+    key = ApiKey.objects.filter(tenant=request.tenant, id=key_id).first()
+    if key is None:
+        raise Http404
+    revoke_api_key(key=key, actor=actor_of(request))
+    return f"“{key.name}” was revoked. Requests with it are refused within a second."
+
+
+def headline_of(working: list[KeyLine]) -> str:
+    """The finding: how many keys work, and how many of them no one uses."""
+    if not working:
+        return "No API key works. Nothing can report usage."
+    unused = sum(line.row.last_used_at is None for line in working)
+    words = "1 API key works" if len(working) == 1 else f"{len(working):,} API keys work"
+    if not unused:
+        return f"{words}."
+    return f"{words}; {unused:,} {'was' if unused == 1 else 'were'} never used."

@@ -1,0 +1,219 @@
+"""Settings: members, invitations and teams, by role and tenant."""
+
+import re
+from collections.abc import Callable
+
+import pytest
+from django.test import Client
+
+from tenants.invitations import accept_invitation
+from tenants.models import AuditEntry, Invitation, Membership, Team, TeamMember, User
+from tenants.people import create_team
+from tenants.roles import ROLES_THAT_GRANT, Role
+from tests.dashboard.conftest import make_member
+from tests.dashboard.test_admin import FormReader
+from tests.dashboard.test_enforcement_pages import HOSTILE, Handlers, page, text_of, words
+from tests.factories import Account
+
+
+def member_of(account: Account, email: str) -> Membership:
+    with account.scope():
+        return Membership.objects.get(tenant=account.tenant, user__email=email)
+
+
+def make_team(account: Account, name: str) -> Team:
+    with account.scope():
+        return create_team(tenant=account.tenant, name=name, actor="tests")
+
+
+def token_in(html: str) -> str:
+    reader = FormReader()
+    reader.feed(html)
+    token = reader.fields["form_token"]
+    assert isinstance(token, str)
+    return token
+
+
+def test_the_headline_counts_people_and_invitations(account: Account, owner: Client) -> None:
+    assert "1 person has access." in words(owner, "/settings/members")
+    make_member(account, Role.FINANCE)
+    invited = owner.post("/settings/members", {"email": "Jun@Example.com", "role": "engineer"})
+    link = re.search(r"http://testserver(/invitations/[\w-]+)", invited.content.decode())
+    assert link is not None
+    assert "no-store" in invited["Cache-Control"]
+    text = words(owner, "/settings/members")
+    assert "2 people have access. 1 invitation is pending." in text
+    assert "jun@example.com Engineer" in text
+    # The link is shown this once.
+    assert link[1] not in page(owner, "/settings/members")
+    assert Client().get(link[1]).status_code == 200
+
+
+def test_an_invitation_brings_the_teams_that_still_exist(account: Account, owner: Client) -> None:
+    growth, gone = make_team(account, "growth"), make_team(account, "gone")
+    form = {"email": "jun@example.com", "role": "viewer", "teams": [growth.id, gone.id]}
+    answer = owner.post("/settings/members", form)
+    token = re.search(r"/invitations/([\w-]+)", answer.content.decode())
+    assert token is not None
+    with account.scope():
+        gone.delete()
+        user = User.objects.create_user("jun@example.com")
+    accept_invitation(token=token[1], user=user)
+    with account.scope():
+        joined = TeamMember.objects.get(user=user)
+        assert (joined.team_id, joined.is_lead) == (growth.id, False)
+
+
+def test_a_form_that_was_sent_twice_invites_once(account: Account, owner: Client) -> None:
+    form = {"email": "jun@example.com", "role": "viewer"}
+    form["form_token"] = token_in(page(owner, "/settings/members"))
+    assert owner.post("/settings/members", form).status_code == 200
+    again = owner.post("/settings/members", form, follow=True)
+    assert "This form was sent already; nothing was done twice." in again.content.decode()
+    with account.scope():
+        assert Invitation.objects.count() == 1
+
+
+def test_a_refused_form_keeps_what_was_typed(account: Account, owner: Client) -> None:
+    answer = owner.post("/settings/members", {"email": "jun@example", "role": "finance"})
+    html = answer.content.decode()
+    assert "Enter a complete address, like jun@example.com." in html
+    assert 'value="jun@example"' in html
+    assert '<option value="finance" selected>' in html
+    answer = owner.post("/settings/members", {"email": account.email, "role": "viewer"})
+    assert f"{account.email} is a member already." in answer.content.decode()
+    with account.scope():
+        assert not Invitation.objects.exists()
+
+
+def test_a_members_role_and_teams_change_together(account: Account, owner: Client) -> None:
+    growth, research = make_team(account, "growth"), make_team(account, "research")
+    email = make_member(account, Role.VIEWER)
+    member = member_of(account, email)
+    form = {"role": "engineer", "teams": [growth.id], "leads": [research.id]}
+    assert owner.post(f"/settings/members/{member.id}", form).status_code == 302
+    with account.scope():
+        assert member_of(account, email).role == "engineer"
+        teams = dict(TeamMember.objects.values_list("team__name", "is_lead"))
+    assert teams == {"growth": False, "research": True}
+    text = words(owner, "/settings/members")
+    assert f"{email} Engineer growth, research lead" in text
+    owner.post(f"/settings/members/{member.id}", {"role": "engineer"})
+    with account.scope():
+        assert not TeamMember.objects.exists()
+
+
+def test_the_only_owner_stays(account: Account, owner: Client) -> None:
+    me = member_of(account, account.email)
+    answer = owner.post(f"/settings/members/{me.id}", {"role": "viewer"})
+    assert "This is the only owner." in answer.content.decode()
+    answer = owner.post(f"/settings/members/{me.id}/remove", follow=True)
+    assert "This is the only owner." in answer.content.decode()
+    assert member_of(account, account.email).role == "owner"
+
+
+def test_an_admin_neither_makes_nor_changes_owners(
+    account: Account, as_role: Callable[[Role], Client]
+) -> None:
+    admin = as_role(Role.ADMIN)
+    me = member_of(account, account.email)
+    assert '<option value="owner"' not in page(admin, "/settings/members")
+    admin.post("/settings/members", {"email": "a@example.com", "role": "owner"})
+    admin.post(f"/settings/members/{me.id}", {"role": "viewer"})
+    admin.post(f"/settings/members/{me.id}/remove")
+    with account.scope():
+        assert not Invitation.objects.exists()
+        assert member_of(account, account.email).role == "owner"
+
+
+def test_removing_a_member_revokes_the_keys_that_are_chosen(
+    account: Account, owner: Client
+) -> None:
+    email = make_member(account, Role.ADMIN)
+    member = member_of(account, email)
+    text = words(owner, f"/settings/members/{member.id}")
+    assert "Remove member" in text
+    assert owner.post(f"/settings/members/{member.id}/remove").status_code == 302
+    with account.scope():
+        assert not Membership.objects.filter(user__email=email).exists()
+
+
+def test_teams_are_created_and_filled(account: Account, owner: Client) -> None:
+    answer = owner.post("/settings/teams", {"name": "growth"})
+    with account.scope():
+        team = Team.objects.get(name="growth")
+        me = User.objects.get(email=account.email)
+    assert answer["Location"] == f"/settings/teams/{team.id}"
+    assert "1 team without a lead" in words(owner, "/settings/teams")
+    owner.post(f"/settings/teams/{team.id}", {"leads": [me.id]})
+    text = words(owner, "/settings/teams")
+    assert "1 team, each with a lead" in text
+    assert f"growth {account.email}" in text
+    taken = owner.post("/settings/teams", {"name": "growth"})
+    assert 'value="growth"' in taken.content.decode()
+    with account.scope():
+        assert Team.objects.count() == 1
+
+
+WRITES: tuple[tuple[str, dict[str, object]], ...] = (
+    ("/settings/members", {"email": "a@example.com", "role": "viewer"}),
+    ("/settings/members/{member}", {"role": "viewer"}),
+    ("/settings/members/{member}/remove", {}),
+    ("/settings/invitations/{invitation}/again", {}),
+    ("/settings/invitations/{invitation}/revoke", {}),
+    ("/settings/teams", {"name": "new"}),
+    ("/settings/teams/{team}", {}),
+)
+
+
+@pytest.mark.parametrize("role", [role for role in Role if role not in ROLES_THAT_GRANT])
+def test_others_read_and_change_nothing(
+    account: Account, owner: Client, as_role: Callable[[Role], Client], role: Role
+) -> None:
+    team = make_team(account, "growth")
+    owner.post("/settings/members", {"email": "jun@example.com", "role": "viewer"})
+    client = as_role(role)
+    me = member_of(account, account.email)
+    with account.scope():
+        invitation = Invitation.objects.get()
+        before = AuditEntry.objects.count()
+    for path, form in WRITES:
+        full = path.format(member=me.id, invitation=invitation.id, team=team.id)
+        assert client.post(full, form).status_code == 403, path
+    with account.scope():
+        assert AuditEntry.objects.count() == before
+    for path in ("/settings/members", "/settings/teams"):
+        html = page(client, path)
+        assert '<form method="post" hx-boost' not in html
+        assert ">Change</a>" not in html
+    assert client.get(f"/settings/members/{me.id}").status_code == 403
+
+
+def test_another_tenants_rows_are_not_found(
+    account: Account, stranger: Account, owner: Client
+) -> None:
+    team = make_team(stranger, "secret-team")
+    member = member_of(stranger, stranger.email)
+    with stranger.scope():
+        before = AuditEntry.objects.count()
+    for path, form in WRITES:
+        if "{" in path:
+            full = path.format(member=member.id, invitation=10**6, team=team.id)
+            assert owner.post(full, form).status_code == 404, path
+    with stranger.scope():
+        assert AuditEntry.objects.count() == before
+    for path in ("/settings/members", "/settings/teams"):
+        assert "secret-team" not in page(owner, path)
+        assert stranger.email not in page(owner, path)
+
+
+def test_hostile_names_stay_text(account: Account, owner: Client) -> None:
+    for value in HOSTILE:
+        make_team(account, value)
+    for path in ("/settings/members", "/settings/teams"):
+        parser = Handlers()
+        html = page(owner, path)
+        parser.feed(html)
+        assert parser.found == []
+        assert "<script>alert" not in html
+    assert HOSTILE[0] in text_of(page(owner, "/settings/teams")) or "&lt;script" in html
