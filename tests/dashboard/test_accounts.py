@@ -33,7 +33,7 @@ from tests.factories import Account, make_account, make_event, send
 def test_an_address_and_its_password_sign_in(account: Account) -> None:
     client = Client()
     answer = client.post("/login", {"username": account.email, "password": account.password})
-    assert (answer.status_code, answer["Location"]) == (302, "/")
+    assert (answer.status_code, answer["Location"]) == (302, "/home")
     assert client.get("/").status_code == 200
     assert client.get("/login").status_code == 302
 
@@ -48,7 +48,7 @@ def test_pages_send_strangers_to_the_login_and_back(account: Account) -> None:
     query = {"username": account.email, "password": account.password, "next": "/budgets"}
     assert Client().post("/login", query)["Location"] == "/budgets"
     query["next"] = "https://elsewhere.example/"
-    assert Client().post("/login", query)["Location"] == "/"
+    assert Client().post("/login", query)["Location"] == "/home"
 
 
 WRONG = "not the password"

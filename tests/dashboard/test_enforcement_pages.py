@@ -825,8 +825,8 @@ def test_budgets_say_what_they_refuse_and_what_is_reserved(
     make_budget(account, name="Warning", mode="warn", cost_usd=10)
     assert api.post("/v1/reservations", {"amount_usd": "4", "agent": "a"}).status == 201
     html = page(owner, "/budgets")
-    assert html.count("Shadow: monitors only") == 1
-    assert html.count("Warn: never refuses") == 1
+    assert html.count("Shadow: measured, never acts") == 1
+    assert html.count("Warns only") == 1
     assert html.count('class="reserved"') == 3
     assert "40% reserved" in html
 
@@ -839,22 +839,22 @@ def test_what_is_held_is_in_the_next_page(account: Account, owner: Client, api: 
     made = api.post("/v1/reservations", {"amount_usd": "4", "agent": "a"})
     second = owner.get("/budgets", headers={"If-None-Match": first["ETag"]})
     assert second.status_code == 200
-    assert b"$4.00" in second.content
+    assert b"4% reserved" in second.content
     api.post(f"/v1/reservations/{made.body['id']}/release")
     third = owner.get("/budgets", headers={"If-None-Match": second["ETag"]})
     assert third.status_code == 200
-    assert b"$4.00" not in third.content
+    assert b"% reserved" not in third.content
 
 
 def test_agents_are_one_click_away_from_a_halt_for_who_may(
     account: Account, as_role: Callable[[Role], Client]
 ) -> None:
-    make_budget(account, per=["agent"])
+    budget = make_budget(account, per=["agent"])
     send(account, [make_event(agent="a b&c", cost_usd="1")])
     link = "/enforcement/halts/confirm?dimension=agent&amp;value=a+b%26c"
     for role in Role:
         client = as_role(role)
-        for path in ("/?group_by=agent", "/budgets"):
+        for path in ("/?group_by=agent", f"/budgets?open={budget.id}"):
             assert (f'href="{link}"' in page(client, path)) is (role != Role.VIEWER), path
 
 

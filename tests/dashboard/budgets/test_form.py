@@ -81,6 +81,14 @@ def test_a_sentence_makes_a_budget_with_its_levels(account: Account, owner: Clie
     assert levels == [(70, "none", ["team_lead", "ana@example.com"]), (100, "block", [])]
 
 
+def test_a_form_that_is_sent_twice_makes_one_budget(account: Account, owner: Client) -> None:
+    fields = fill(owner)
+    post(owner, fields)
+    again = post(owner, fields | {"name": "Another"})
+    assert "This form was sent already" in said(again)
+    assert [row.name for row in budgets(account)] == ["Daily"]
+
+
 @pytest.mark.parametrize(
     ("amount", "sentence"),
     [

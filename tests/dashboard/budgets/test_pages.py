@@ -50,7 +50,7 @@ def member_of(account: Account, team: str, role: Role = Role.ENGINEER) -> Client
 def test_a_budget_is_one_row_with_its_fullest_window_and_unfolds(
     account: Account, owner: Client
 ) -> None:
-    budget = make_budget(account, name="Sessions", per=["session"], period="lifetime", cost_usd=1)
+    budget = make_budget(account, name="Each", per=["session"], period="lifetime", cost_usd=1)
     send(
         account,
         [
@@ -59,7 +59,7 @@ def test_a_budget_is_one_row_with_its_fullest_window_and_unfolds(
         ],
     )
     said = words(owner, "/budgets")
-    assert page(owner, "/budgets").count(">Sessions</a>") == 1
+    assert page(owner, "/budgets").count(">Each</a>") == 1
     assert "2 of 30 sessions over" in said
     assert "$1.50 of $1.00" in said
     unfolded = page(owner, f"/budgets?open={budget.id}")
@@ -328,6 +328,16 @@ def test_a_member_of_a_team_sees_its_budgets_alone(account: Account) -> None:
     assert client.get(f"/budgets/{each.id}?window={others.id}").status_code == 404
     said = words(client, f"/budgets/{each.id}")
     assert "77.77" not in said
+
+
+def test_the_sidebar_counts_the_requests_that_the_person_can_see(
+    account: Account, owner: Client
+) -> None:
+    make_raise(account, make_budget(account, match={"team": "research"}, per=["agent"]))
+    make_raise(account, make_budget(account, match={"team": "growth"}, per=["agent"]))
+    make_raise(account, make_budget(account, per=["team"]), agent="growth")
+    assert "3 pending" in page(owner, "/")
+    assert "1 pending" in page(member_of(account, "research"), "/")
 
 
 def test_a_member_of_a_team_sees_no_other_teams_calls_in_enforcement(account: Account) -> None:
