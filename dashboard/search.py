@@ -12,7 +12,7 @@ from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_safe
 
-from alerts.incident_lists import having_values
+from alerts.incident_lists import visible_to
 from alerts.models import Channel, Incident
 from common.money import money
 from dashboard.access import PageRequest, may_halt, member_page
@@ -139,7 +139,7 @@ class Search:
 
     def _incidents(self) -> Iterator[Hit]:
         """Of the newest incidents: titles are not indexed."""
-        own = having_values({"team": self._bar.teams} if self._bar.teams is not None else {})
+        own = visible_to(self._bar.teams)
         rows = Incident.objects.filter(own, tenant_id=self._tenant_id).order_by("-id")
         for row in rows[:INCIDENTS_LOOKED_AT]:
             if self._text.lower() in row.title.lower():
