@@ -276,10 +276,10 @@ def _told(
     if teams is not None:
         budget = budgets.get(reason.get("budget", 0))
         if "budget" in reason and not (budget and _is_of_teams(budget.match, budget.per, teams)):
-            return "A budget that counts more than your teams’ calls decided."
+            return "A budget that counts more than your teams' calls decided."
         is_rule = "breaker" in reason or reason.get("kind", HaltKind.MANUAL) != HaltKind.MANUAL
         if is_rule and not _is_of_teams(reason.get("match") or {}, (), teams):
-            return "A rule that counts more than your teams’ calls decided."
+            return "A rule that counts more than your teams' calls decided."
     return str(reason.get("detail", ""))
 
 
