@@ -108,13 +108,13 @@ class Search:
 
     def _filtered(self, dimension: str, value: str) -> str:
         """The present page for one value alone; the overview where it is no page of ours."""
-        here = urlsplit(self._here)
         is_ours = self._here.startswith("/") and url_has_allowed_host_and_scheme(
             self._here, allowed_hosts=None
         )
-        query = QueryDict(here.query if is_ours else "", mutable=True)
+        here = urlsplit(self._here if is_ours else reverse("dashboard:overview"))
+        query = QueryDict(here.query, mutable=True)
         query.setlist(parameter_of(dimension), [value])
-        path = here.path if is_ours else reverse("dashboard:overview")
+        path = here.path
         return f"{path}?{query.urlencode(safe='[],')}"
 
     def _calls(self, dimension: str) -> Iterator[Hit]:
