@@ -69,7 +69,7 @@ def fill(
         kind=IncidentKind.ANOMALY,
         cause=f"loop:{text}",
         title=f"incident {text}"[:200],
-        summary=text,
+        summary=f"${cost_usd} {text}",
         match={"team": team},
         facts=facts,
         excess_nanos=facts["cost_nanos"],

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from io import StringIO
 from typing import Any, Final
+from urllib.parse import quote
 
 import pytest
 from django.db import connection
@@ -54,10 +55,8 @@ def two_teams(account: Account) -> tuple[JsonObject, JsonObject]:
     """Everything twice: of the team "own", and of another that spends far more."""
     own = fill(account, "ours", team="own", cost_usd="1.25")
     theirs = fill(account, "zqtheirs", team="zqforeign", cost_usd=str(FOREIGN_USD), limit_usd=8642)
-    money = {
-        "facts": {"cost_nanos": int(FOREIGN_USD * NANOS)},
-        "excess_nanos": int(FOREIGN_USD * NANOS),
-    }
+    nanos = int(FOREIGN_USD * NANOS)
+    money: JsonObject = {"facts": {"cost_nanos": nanos}, "excess_nanos": nanos}
     make_incident(account, cause="both", match={"team": ["own", "zqforeign"]}, **money)
     make_incident(account, cause="everything", match={}, **money)
     of_both = {"team": ["own", "zqforeign"]}
@@ -259,7 +258,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 
     def watched(read: Any) -> Any:
         def reading(query: QueryDict, name: str, *rest: Any) -> Any:
-            names.add(name)
+            if isinstance(name, str):
+                names.add(name)
             return read(query, name, *rest)
 
         return reading
@@ -280,7 +280,9 @@ def _query(names: list[str], place: int) -> str:
 
 def _wrong(objects: JsonObject, place: int) -> JsonObject:
     """What no object is called, in the place of each."""
-    text = HOSTILE[place].encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+    text = (
+        HOSTILE[place].encode("utf-8", "surrogatepass").decode("utf-8", "replace").replace("/", "")
+    )
     return {name: 10 ** (place + 15) if name.endswith("_id") else text for name in objects}
 
 
