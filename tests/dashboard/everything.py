@@ -34,7 +34,6 @@ def addresses() -> Iterator[tuple[str, list[str]]]:
     for pattern in urls.urlpatterns:
         assert isinstance(pattern, URLPattern)
         assert isinstance(pattern.pattern, RoutePattern)
-        assert pattern.name or pattern.callback
         yield pattern.name or str(pattern.pattern), list(pattern.pattern.converters)
 
 
@@ -75,7 +74,7 @@ def fill(
         excess_nanos=facts["cost_nanos"],
     )
     make_anomaly(account, incident, dimension="team", value=team)
-    counted = {"reports": 3, "code": "unknown_field", "sample": text, "detail": text}
+    counted: Any = {"reports": 3, "code": "unknown_field", "sample": text, "detail": text}
     record_reports(account.tenant.id, [Tally(text, Route.OTLP, SourceOutcome.REJECTED, **counted)])
     PROCESS_RECORDER.flush()
     with account.scope():
@@ -118,7 +117,7 @@ def _rules(account: Account, text: str, *, team: str, at: datetime) -> JsonObjec
         ends_at=at + timedelta(hours=5),
         reason=text,
     )
-    stop = {"match": {"team": team, "agent": text}, "reason": text}
+    stop: Any = {"match": {"team": team, "agent": text}, "reason": text}
     return {
         "price_id": price.id,
         "window_id": window.id,
