@@ -232,15 +232,13 @@ def test_a_post_changes_nothing_for_who_may_not(
 
 # Values that a page must survive in any parameter.
 HOSTILE: Final = (
-    "<script>alert(1)</script>",
+    "<script>alert(1)</script>\u202e",
     "\"'><img src=x onerror=alert(1)>",
     "=cmd|'/c calc'!A0",
-    "\u202eevil\u2066",
     "x" * 200,
     "a\0b",
     "\ud800",
     "9" * 30,
-    "-1",
     "9999-12-31",
     "a,b,c,,team,team",
     "//[",
