@@ -15,6 +15,7 @@ from django.db import connection
 from django.http import QueryDict
 from django.test import Client
 
+from alerts.models import Delivery, DeliveryState
 from common.csv_files import safe_cell
 from common.json_bodies import JsonObject
 from metering.limits.decisions import DecisionRow, insert_decisions
@@ -119,6 +120,44 @@ def test_an_owner_reads_that_money(
         if FOREIGN.search(_text(owner.get(address_of(name, parts, two_teams[1]))))
     }
     assert reading - {"stopped"} <= found
+
+
+@pytest.mark.parametrize(
+    ("path", "theirs"),
+    [
+        *((path, "zqtheirs") for path in ("/", "/explore", "/calls", "/sessions", "/annotations")),
+        *(
+            (path, "zqtheirs")
+            for path in ("/savings", "/incidents", "/unpriced", "/charts/spend.csv")
+        ),
+        *((path, "zqtheirs") for path in ("/settings/sources", "/explore/focus.csv")),
+        ("/settings/prices", "model zqtheirs"),
+        ("/settings/audit-log", "budget zqtheirs"),
+        ("/settings/audit-log.csv", "budget zqtheirs"),
+        ("/search/results?q=zqth", "zqtheirs"),
+        ("/incidents/deliveries?state=waiting", "incident zqtheirs"),
+        ("/incidents/deliveries?state=waiting", "incident both"),
+    ],
+)
+def test_what_another_team_uses_is_not_named(
+    account: Account, two_teams: tuple[JsonObject, JsonObject], path: str, theirs: str
+) -> None:
+    client = sign_in(make_team_member(account, Role.VIEWER, "own"))
+    assert theirs not in _text(client.get(path))
+
+
+def test_badges_count_what_the_person_may_see(
+    account: Account, two_teams: tuple[JsonObject, JsonObject], owner: Client
+) -> None:
+    with account.scope():
+        Delivery.objects.update(state=DeliveryState.DEAD)
+        of_own = Delivery.objects.filter(incident__match={"team": "own"}).count()
+        assert 0 < of_own < Delivery.objects.count()
+    client = sign_in(make_team_member(account, Role.VIEWER, "own"))
+    assert "2 need attention" in _text(client.get("/"))
+    assert "5 need attention" in _text(owner.get("/"))
+    page = re.sub(r"<[^>]*>", " ", _text(client.get("/incidents/deliveries")))
+    assert re.search(rf"\b{of_own} (?:failed|messages|deliveries)|Failed\s+{of_own}\b", page)
 
 
 def test_nothing_of_another_team_is_found_by_its_number(
