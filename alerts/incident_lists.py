@@ -1,6 +1,6 @@
 """Which incidents a list shows: conditions on rows, for the API and for pages."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 from django.db.models import Q
@@ -22,6 +22,18 @@ def having_status(status: str, now: datetime) -> Q:
 def needing_attention(filters: Mapping[str, Sequence[str]], now: datetime) -> Q:
     """Open incidents that are more than informational, of these dimension values."""
     return having_status("open", now) & ~Q(severity=Severity.INFO) & having_values(filters)
+
+
+def visible_to(teams: Collection[str] | None) -> Q:
+    """Incidents that a person may see who may see the money of these teams alone: those that name
+    some of the teams and no other. None: all of the tenant's.
+    """
+    return Q() if teams is None else Q(match__team__contained_by=list(teams))
+
+
+def deliveries_visible_to(teams: Collection[str] | None) -> Q:
+    """Deliveries about such incidents. Digests and reports may tell of other teams' money."""
+    return Q() if teams is None else Q(incident__match__team__contained_by=list(teams))
 
 
 def having_values(filters: Mapping[str, Sequence[str]]) -> Q:

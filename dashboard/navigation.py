@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from django.urls import reverse
 from django.utils import timezone
 
-from alerts.incident_lists import needing_attention
+from alerts.incident_lists import deliveries_visible_to, needing_attention, visible_to
 from alerts.models import Delivery, DeliveryState, Incident
 from dashboard.budgets.visible import budgets_of_teams
 from dashboard.filter_bar import FilterBar
@@ -64,8 +64,7 @@ class Link:
 
 def incidents_needing_attention(reader: Reader) -> int:
     """Open incidents that are more than informational: the headline, the section and the badge."""
-    filters = {"team": reader.teams} if reader.teams is not None else {}
-    wanted = needing_attention(filters, timezone.now())
+    wanted = visible_to(reader.teams) & needing_attention({}, timezone.now())
     return Incident.objects.filter(wanted, tenant_id=reader.tenant_id).count()
 
 
@@ -83,7 +82,8 @@ def halts_in_force(reader: Reader) -> int:
 
 
 def failed_deliveries(reader: Reader) -> int:
-    return Delivery.objects.filter(tenant_id=reader.tenant_id, state=DeliveryState.DEAD).count()
+    rows = Delivery.objects.filter(tenant_id=reader.tenant_id, state=DeliveryState.DEAD)
+    return rows.filter(deliveries_visible_to(reader.teams)).count()
 
 
 NAVIGATION: Final = (

@@ -12,7 +12,7 @@ from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_safe
 
-from alerts.incident_lists import having_values
+from alerts.incident_lists import visible_to
 from alerts.models import Channel, Incident
 from common.money import money
 from dashboard.access import PageRequest, may_halt, member_page
@@ -108,13 +108,13 @@ class Search:
 
     def _filtered(self, dimension: str, value: str) -> str:
         """The present page for one value alone; the overview where it is no page of ours."""
-        here = urlsplit(self._here)
         is_ours = self._here.startswith("/") and url_has_allowed_host_and_scheme(
             self._here, allowed_hosts=None
         )
-        query = QueryDict(here.query if is_ours else "", mutable=True)
+        here = urlsplit(self._here if is_ours else reverse("dashboard:overview"))
+        query = QueryDict(here.query, mutable=True)
         query.setlist(parameter_of(dimension), [value])
-        path = here.path if is_ours else reverse("dashboard:overview")
+        path = here.path
         return f"{path}?{query.urlencode(safe='[],')}"
 
     def _calls(self, dimension: str) -> Iterator[Hit]:
@@ -139,7 +139,7 @@ class Search:
 
     def _incidents(self) -> Iterator[Hit]:
         """Of the newest incidents: titles are not indexed."""
-        own = having_values({"team": self._bar.teams} if self._bar.teams is not None else {})
+        own = visible_to(self._bar.teams)
         rows = Incident.objects.filter(own, tenant_id=self._tenant_id).order_by("-id")
         for row in rows[:INCIDENTS_LOOKED_AT]:
             if self._text.lower() in row.title.lower():

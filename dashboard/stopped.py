@@ -1,19 +1,24 @@
 """The bar above every page while a halt stops the whole tenant."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from django.http import HttpRequest
 from django.utils.functional import SimpleLazyObject
 
+from dashboard.access import PageRequest
 from metering.models import Halt, HaltKind
+from tenants.members import visible_teams
 from tenants.models import Tenant
 from tenants.roles import SCOPES_BY_ROLE, Scope
 
 
 class Stopped(NamedTuple):
-    """The oldest halt of the whole tenant, and how many more there are."""
+    """The oldest halt of the whole tenant, and how many more there are. `reason` is empty where it
+    speaks of money that the person may not see.
+    """
 
     halt: Halt
+    reason: str
     more: int
     by: str
     may_lift: bool
@@ -35,10 +40,18 @@ def _stopped(request: HttpRequest) -> Stopped | None:
         return None
     return Stopped(
         halt=halts[0],
+        reason=halts[0].reason if _is_told(request, halts[0]) else "",
         more=len(halts) - 1,
         by=_by(halts[0]),
         may_lift=Scope.MANAGE in SCOPES_BY_ROLE[role],
     )
+
+
+def _is_told(request: HttpRequest, halt: Halt) -> bool:
+    """Whether the person may read why. A rule that stops everything names all teams' spend."""
+    member = cast(PageRequest, request)
+    teams = visible_teams(tenant_id=member.tenant.id, user_id=member.user.pk, role=member.role)
+    return teams is None or halt.kind == HaltKind.MANUAL
 
 
 def _by(halt: Halt) -> str:

@@ -84,7 +84,7 @@ def _whole_days(span: TimeRange, bar: FilterBar) -> TimeRange:
 
 def _unit_of(request: PageRequest) -> Unit:
     """The unit of the address; one that is not known is the first."""
-    if name := request.GET.get("posted"):
+    if name := request.GET.get("posted", "").replace("\0", ""):
         return Unit(name, is_posted=True)
     name = request.GET.get("unit", DEFAULT.name)
     return Unit(name) if name in BUILT_IN else DEFAULT

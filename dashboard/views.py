@@ -48,6 +48,7 @@ def unpriced(request: PageRequest) -> HttpResponse:
         tenant_id=request.tenant.id,
         starts_at=bar.range.starts_at,
         ends_at=bar.range.ends_at,
+        teams=bar.teams,
         limit=UNPRICED_MAX,
     )
     context = frame(request, bar, page="unpriced") | {

@@ -9,12 +9,14 @@ from django.http import Http404
 from django.utils import timezone
 
 from alerts import incidents
+from alerts.incident_lists import visible_to
 from alerts.models import Incident
 from common.errors import InvalidRequest
 from dashboard.access import PageRequest, may_halt
 from dashboard.buttons import button_of
 from dashboard.incidents.lines import SNOOZES, snooze_until
 from tenants.admin_site import actor_of
+from tenants.members import visible_teams
 from tenants.models import User
 
 TEXT_CHARACTERS_MAX: Final = 4000
@@ -27,8 +29,9 @@ class TextForm(forms.Form):
 
 
 def find(request: PageRequest, incident_id: int) -> Incident:
-    """An incident of the tenant that the person looks at."""
-    rows = Incident.objects.filter(tenant=request.tenant, id=incident_id)
+    """An incident of the tenant that the person looks at and may see."""
+    teams = visible_teams(tenant_id=request.tenant.id, user_id=request.user.pk, role=request.role)
+    rows = Incident.objects.filter(visible_to(teams), tenant=request.tenant, id=incident_id)
     found = rows.select_related("assigned_to").first()
     if found is None:
         raise Http404

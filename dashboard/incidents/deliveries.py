@@ -9,6 +9,7 @@ from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
 from alerts.delivery import resend as resend_delivery
+from alerts.incident_lists import deliveries_visible_to
 from alerts.models import Channel, Delivery, DeliveryState
 from dashboard.access import PageRequest, may_manage, member_page
 from dashboard.buttons import button_of
@@ -18,6 +19,7 @@ from dashboard.frame import filter_bar_of, frame
 from dashboard.incidents.timeline import DeliveryLine
 from dashboard.paging import newest_before, number_of
 from tenants.admin_site import actor_of
+from tenants.members import visible_teams
 
 PER_PAGE: Final = 50
 STATES: Final = {
@@ -40,7 +42,8 @@ def page(request: PageRequest) -> HttpResponse:
     state = state if state in STATES else ""
     channel_id = number_of(request.GET.get("channel", ""))
     further = _further(state, channel_id)
-    counts = _counts(request.tenant.id, channel_id)
+    rows = Delivery.objects.filter(deliveries_visible_to(bar.teams), tenant=request.tenant)
+    counts = _counts(rows, channel_id)
     context = frame(request, bar, page="deliveries") | {
         "headline": deliveries_headline(
             dead=counts.get(DeliveryState.DEAD, 0), waiting=counts.get(DeliveryState.WAITING, 0)
@@ -49,7 +52,7 @@ def page(request: PageRequest) -> HttpResponse:
         "channels": _channels(request.tenant.id, bar, state, channel_id),
         "state": state,
     }
-    context |= _rows(request, bar, further, _of(request.tenant.id, state, channel_id))
+    context |= _rows(request, bar, further, _of(rows, state, channel_id))
     return render(request, "dashboard/incidents/deliveries.html", context)
 
 
@@ -70,16 +73,18 @@ def resend(request: PageRequest, delivery_id: int) -> str:
 
 
 def _find(request: PageRequest, delivery_id: int) -> Delivery:
-    delivery = Delivery.objects.filter(tenant=request.tenant, id=delivery_id).first()
+    teams = visible_teams(tenant_id=request.tenant.id, user_id=request.user.pk, role=request.role)
+    rows = Delivery.objects.filter(deliveries_visible_to(teams), tenant=request.tenant)
+    delivery = rows.filter(id=delivery_id).first()
     if delivery is None:
         raise Http404
     return delivery
 
 
-def _of(tenant_id: int, state: str, channel_id: int | None) -> QuerySet[Delivery]:
+def _of(rows: QuerySet[Delivery], state: str, channel_id: int | None) -> QuerySet[Delivery]:
     """Deliveries that a person may want to look at; unless asked for, what has not arrived."""
     wanted = [state] if state else [DeliveryState.DEAD, DeliveryState.WAITING]
-    rows = Delivery.objects.filter(tenant_id=tenant_id, state__in=wanted)
+    rows = rows.filter(state__in=wanted)
     rows = rows if channel_id is None else rows.filter(channel=channel_id)
     return rows.select_related("channel", "incident")
 
@@ -102,11 +107,9 @@ def _rows(
     }
 
 
-def _counts(tenant_id: int, channel_id: int | None) -> dict[str, int]:
+def _counts(rows: QuerySet[Delivery], channel_id: int | None) -> dict[str, int]:
     """How many of each state; what arrived is not counted, as it only grows."""
-    rows = Delivery.objects.filter(
-        tenant_id=tenant_id, state__in=[DeliveryState.DEAD, DeliveryState.WAITING]
-    )
+    rows = rows.filter(state__in=[DeliveryState.DEAD, DeliveryState.WAITING])
     rows = rows if channel_id is None else rows.filter(channel=channel_id)
     return dict(rows.values_list("state").annotate(Count("id")))
 

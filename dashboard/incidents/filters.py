@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from django.db.models import Q, QuerySet
 
-from alerts.incident_lists import having_values
+from alerts.incident_lists import having_values, visible_to
 from alerts.models import Incident, IncidentKind, Severity
 from dashboard.access import PageRequest
 from dashboard.filter_bar import FilterBar
@@ -76,6 +76,9 @@ def incidents_of(tenant_id: int, bar: FilterBar) -> QuerySet[Incident]:
     span = bar.range
     in_period = Q(resolved_at__gte=span.starts_at, opened_at__lt=span.ends_at)
     rows = Incident.objects.filter(
-        Q(resolved_at=None) | in_period, having_values(bar.filters), tenant_id=tenant_id
+        Q(resolved_at=None) | in_period,
+        visible_to(bar.teams),
+        having_values(bar.filters),
+        tenant_id=tenant_id,
     )
     return rows.select_related("assigned_to")

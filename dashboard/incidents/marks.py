@@ -6,7 +6,7 @@ from typing import Final
 
 from django.urls import reverse
 
-from alerts.incident_lists import having_values
+from alerts.incident_lists import having_values, visible_to
 from alerts.models import Incident
 from dashboard.chart_notes import Mark
 from dashboard.filter_bar import FilterBar
@@ -23,6 +23,7 @@ def read_marks(tenant_id: int, bar: FilterBar, starts: Sequence[datetime]) -> li
     """One mark for each bucket in which incidents were opened, as severe as the worst of them."""
     span = bar.range
     rows = Incident.objects.filter(
+        visible_to(bar.teams),
         having_values(bar.filters),
         tenant_id=tenant_id,
         opened_at__gte=span.starts_at,

@@ -43,7 +43,7 @@ def page(request: PageRequest, incident_id: int) -> HttpResponse:
     """What happened, who looks at it, and what can I do?"""
     incident = find(request, incident_id)
     bar = filter_bar_of(request)
-    anomalies = _anomalies(incident)
+    anomalies = _anomalies(incident, bar)
     context = frame(request, bar, page="incidents") | {
         "headline": incident.title,
         "line": IncidentLine(incident, incident.status),
@@ -91,7 +91,7 @@ def spenders(request: PageRequest, incident_id: int) -> HttpResponse:
     """Top spenders."""
     incident = find(request, incident_id)
     bar = filter_bar_of(request)
-    cause = cause_of(incident, _anomalies(incident), bar.now)
+    cause = cause_of(incident, _anomalies(incident, bar), bar.now)
     context = {
         "spenders": read_spenders(incident, cause),
         "around": _around(incident, cause, bar),
@@ -100,13 +100,19 @@ def spenders(request: PageRequest, incident_id: int) -> HttpResponse:
     return render(request, "dashboard/incidents/spenders.html", context)
 
 
-def _anomalies(incident: Incident) -> list[Anomaly]:
-    return list(incident.anomalies.order_by("id")[:ANOMALIES_MAX])
+def _anomalies(incident: Incident, bar: FilterBar) -> list[Anomaly]:
+    """What was unusual. A series that other teams spend on as well is left out for a person who may
+    not see their money: that an incident is about one team does not make all of its series so.
+    """
+    rows = incident.anomalies.order_by("id")
+    if bar.teams is not None:
+        rows = rows.filter(dimension="team", value__in=bar.teams)
+    return list(rows[:ANOMALIES_MAX])
 
 
 def _course(request: PageRequest, incident_id: int, bar: FilterBar) -> Course:
     incident = find(request, incident_id)
-    return read_course(incident, _anomalies(incident), zone=bar.zone, now=bar.now)
+    return read_course(incident, _anomalies(incident, bar), zone=bar.zone, now=bar.now)
 
 
 def _texts(course: Course, amount: int | float | None) -> tuple[str, str]:

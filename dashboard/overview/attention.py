@@ -7,7 +7,7 @@ from typing import Final
 
 from django.db.models import Case, IntegerField, Value, When
 
-from alerts.incident_lists import needing_attention
+from alerts.incident_lists import needing_attention, visible_to
 from alerts.models import Incident
 from dashboard.budgets.bars import Bar, bar_of
 from dashboard.filter_bar import FilterBar
@@ -46,7 +46,9 @@ class Attention:
 
 def read_attention(tenant_id: int, bar: FilterBar, book: BudgetIndex) -> Attention:
     """What needs attention of what the bar's filters name."""
-    rows = Incident.objects.filter(needing_attention(bar.filters, bar.now), tenant_id=tenant_id)
+    rows = Incident.objects.filter(
+        visible_to(bar.teams), needing_attention(bar.filters, bar.now), tenant_id=tenant_id
+    )
     worst = rows.select_related("assigned_to").order_by(_RANK, "-excess_nanos", "-id")
     watch = watched_windows(
         tenant_id=tenant_id,

@@ -9,7 +9,7 @@ from django.http import HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
-from alerts.incident_lists import having_values
+from alerts.incident_lists import visible_to
 from alerts.models import Incident
 from common.cursors import InvalidCursor, read_sort_key, write_cursor
 from dashboard.access import PageRequest, cached_page
@@ -191,7 +191,7 @@ def _whose(row: SessionRow) -> str:
 def _lines(tenant_id: int, rows: Sequence[SessionRow], teams: tuple[str, ...] | None) -> list[Line]:
     sessions = [row.session for row in rows]
     incidents = Incident.objects.filter(
-        having_values({} if teams is None else {"team": teams}),
+        visible_to(teams),
         tenant_id=tenant_id,
         cause__in=[f"loop:{session}" for session in sessions],
     )

@@ -1,7 +1,7 @@
 """One session: what it cost, why, and whether that is usual."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
@@ -12,7 +12,7 @@ from django.utils.dateparse import parse_datetime
 from django.utils.http import urlencode
 from django.views.decorators.http import require_safe
 
-from alerts.incident_lists import having_values
+from alerts.incident_lists import visible_to
 from alerts.models import Incident
 from common.errors import NotFound
 from common.values import normal_value
@@ -24,9 +24,9 @@ from dashboard.sessions.columns import Chart, chart_of, histogram_of, jumps_of
 from dashboard.sessions.findings import Loop, Usual, headline, times_usual
 from dashboard.sessions.repeats import Repeats, repeats_of
 from dashboard.sessions.waterfall import Line, lines_of
-from metering.core.match import POSITION
+from metering.core.match import POSITION, wanted_values
 from metering.limits.decisions import DecisionQuestion, list_decisions
-from metering.models import Decision, Operation
+from metering.models import Budget, Decision, HaltKind, Operation
 from metering.reporting.events import cost_of
 from metering.reporting.reservations import Balance, read_balances
 from metering.reporting.session_list import earlier_costs
@@ -45,17 +45,14 @@ SHARED: Final = ("agent", "team", "customer", "feature", "user")
 
 
 class DecisionLine(NamedTuple):
-    """A decision on a call of the session."""
+    """A decision on a call of the session, and why, as far as the person may know."""
 
     row: Decision
+    reasons: list[str]
 
     @property
     def words(self) -> str:
         return DECISION_WORDS.get(self.row.decision, self.row.decision)
-
-    @property
-    def reasons(self) -> list[str]:
-        return [str(reason.get("detail", "")) for reason in self.row.reasons]
 
 
 class BudgetLine(NamedTuple):
@@ -262,7 +259,28 @@ def _part_query(bar: FilterBar, part: int) -> str:
 
 def _decisions(tenant_id: int, session: str, teams: tuple[str, ...] | None) -> list[DecisionLine]:
     question = DecisionQuestion(tenant_id=tenant_id, session=session, teams=teams)
-    return [DecisionLine(row) for row in list_decisions(question, limit=DECISIONS_MAX)]
+    rows = list_decisions(question, limit=DECISIONS_MAX)
+    named = {reason["budget"] for row in rows for reason in row.reasons if "budget" in reason}
+    budgets = Budget.objects.filter(tenant_id=tenant_id).in_bulk(named)
+    return [
+        DecisionLine(row, [_told(reason, budgets, teams) for reason in row.reasons]) for row in rows
+    ]
+
+
+def _told(
+    reason: Mapping[str, Any], budgets: Mapping[int, Budget], teams: tuple[str, ...] | None
+) -> str:
+    """The sentence of a reason. What a rule that counts other teams' calls as well says of them is
+    not for those who may see some teams alone.
+    """
+    if teams is not None:
+        budget = budgets.get(reason.get("budget", 0))
+        if "budget" in reason and not (budget and _is_of_teams(budget.match, budget.per, teams)):
+            return "A budget that counts more than your teams' calls decided."
+        is_rule = "breaker" in reason or reason.get("kind", HaltKind.MANUAL) != HaltKind.MANUAL
+        if is_rule and not _is_of_teams(reason.get("match") or {}, (), teams):
+            return "A rule that counts more than your teams' calls decided."
+    return str(reason.get("detail", ""))
 
 
 def _balances(
@@ -281,24 +299,21 @@ def _balances(
     return [
         BudgetLine(one)
         for one in found
-        if one.window is not None and (teams is None or _is_of_teams(one, teams))
+        if one.window is not None
+        and (teams is None or _is_of_teams(one.rule.match, one.rule.per, teams))
     ]
 
 
-def _is_of_teams(balance: Balance, teams: tuple[str, ...]) -> bool:
-    rule = balance.rule
-    if "team" in rule.per:
+def _is_of_teams(match: Mapping[str, Any], per: Sequence[str], teams: tuple[str, ...]) -> bool:
+    """Whether what a rule counts together with a call of these teams is theirs alone."""
+    if "team" in per:
         return True
-    wanted = rule.match.get("team")
-    named = wanted if isinstance(wanted, list) else [wanted]
-    return wanted is not None and set(named) <= set(teams)
+    return "team" in match and wanted_values(match["team"]) <= set(teams)
 
 
 def _incident(tenant_id: int, session: str, teams: tuple[str, ...] | None) -> Incident | None:
     """The latest incident about this session."""
-    rows = Incident.objects.filter(tenant_id=tenant_id, cause=f"loop:{session}")
-    if teams is not None:
-        rows = rows.filter(having_values({"team": teams}))
+    rows = Incident.objects.filter(visible_to(teams), tenant_id=tenant_id, cause=f"loop:{session}")
     return rows.order_by("-id").first()
 
 

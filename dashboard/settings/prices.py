@@ -42,6 +42,7 @@ def page(request: PageRequest) -> HttpResponse:
         tenant_id=tenant_id,
         starts_at=now - settings.EVENT_MAX_AGE,
         ends_at=now,
+        teams=bar.teams,
         limit=UNPRICED_MAX + 1,
     )
     query = request.GET.get("q", "")[:SEARCH_CHARACTERS_MAX].replace("\0", "").strip()

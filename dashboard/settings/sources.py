@@ -119,8 +119,15 @@ class SourceLine:
 @require_safe
 @member_page
 def page(request: PageRequest) -> HttpResponse:
-    """What is lost, and what must be set?"""
+    """What is lost, and what must be set? Reports are counted by source, not by team, so that they
+    are not shown to a person who may see some teams alone.
+    """
     bar = filter_bar_of(request)
+    if bar.teams is not None:
+        context = frame(request, bar, page="sources") | {
+            "headline": "Sources are shown to people who can see the whole workspace"
+        }
+        return render(request, "dashboard/settings/sources_limited.html", context)
     found = read_sources(
         SourceQuestion(
             tenant_id=request.tenant.id, starts_at=bar.range.starts_at, ends_at=bar.range.ends_at

@@ -11,7 +11,7 @@ from django.db.models import Q
 
 from metering.core.amounts import format_amount
 from metering.core.match import wanted_values
-from metering.models import Annotation, Budget, Halt, TenantPrice, ToolPrice
+from metering.models import Annotation, Budget, Halt, HaltKind, TenantPrice, ToolPrice
 from metering.reporting.question import Filters
 from tenants.models import AuditEntry
 
@@ -65,7 +65,7 @@ def annotations(
         *_posted(tenant_id, starts_at, ends_at),
         *_prices(tenant_id, starts_at, ends_at),
         *_budgets(tenant_id, starts_at, ends_at),
-        *_halts(tenant_id, starts_at, ends_at),
+        *_halts(tenant_id, starts_at, ends_at, is_limited=teams is not None),
     ]
     return sorted(
         (
@@ -151,14 +151,20 @@ def _limit(name: str, amount: int | None) -> str:
     return "none" if amount is None else format_amount(name.removeprefix("limit_"), amount)
 
 
-def _halts(tenant_id: int, starts_at: datetime, ends_at: datetime) -> Iterator[TimeNote]:
-    """Halts that began or were lifted; newest first by version, which only rises."""
+def _halts(
+    tenant_id: int, starts_at: datetime, ends_at: datetime, *, is_limited: bool
+) -> Iterator[TimeNote]:
+    """Halts that began or were lifted; newest first by version, which only rises. Where a rule
+    stopped everything, its reason speaks of all teams' money.
+    """
     changed = Q(since__gte=starts_at, since__lt=ends_at) | Q(
         lifted_at__gte=starts_at, lifted_at__lt=ends_at
     )
     rows = Halt.objects.filter(changed, tenant_id=tenant_id).order_by("-version")[:EACH_MAX]
     for row in rows:
-        yield TimeNote(row.since, Kind.HALT, f"Halted: {row.reason}", row.match, row.id)
+        is_told = row.match or row.kind == HaltKind.MANUAL or not is_limited
+        why = row.reason if is_told else "everything"
+        yield TimeNote(row.since, Kind.HALT, f"Halted: {why}", row.match, row.id)
         if row.lifted_at is not None:
-            text = f"Halt lifted: {row.reason}"
+            text = f"Halt lifted: {why}"
             yield TimeNote(row.lifted_at, Kind.HALT, text, row.match, row.id)
