@@ -17,7 +17,7 @@ from metering.configuration.prices import Validity, add_price, add_tool_price
 from metering.core.match import group_key
 from metering.limits.halts import halt
 from metering.limits.limit_increases import Added, IncreaseAsk, ask_for_increase
-from metering.models import Annotation, Route, SourceOutcome
+from metering.models import Annotation, Route, Simulation, SourceOutcome
 from metering.rollups import roll_up
 from metering.usage.sources import PROCESS_RECORDER, Tally, record_reports
 from tenants.invitations import invite
@@ -41,6 +41,8 @@ def address_of(name: str, parts: list[str], objects: JsonObject) -> str:
     """The address of a page for these objects. A new kind of object belongs into `fill`."""
     if name == "enforcement":
         return "/enforcement"
+    if name.endswith("_rule"):
+        objects = {**objects, "kind": "breakers", "rule_id": objects["breaker_id"]}
     return reverse(f"dashboard:{name}", args=[objects[part] for part in parts])
 
 
@@ -99,6 +101,9 @@ def fill(
             "sent_id": call["id"],
             "kind": "model",
             "token": "no-such-token",
+            "simulation_id": Simulation.objects.create(
+                tenant=account.tenant, proposal={}, from_at=at, to_at=at, actor=text[:200]
+            ).id,
         }
 
 
