@@ -87,10 +87,10 @@ def _headline(found: Savings) -> str:
 
 
 def _line(finding: Finding, bar: FilterBar) -> Line:
-    overview = bar
+    chosen = bar
     for name, value in finding.filters.items():
-        overview = overview.with_only(name, value)
-    address = overview.query(path=reverse("dashboard:overview"))
+        chosen = chosen.with_only(name, value)
+    address = chosen.query(path=reverse("dashboard:calls"))
     if finding.kind is not Kind.CHEAPER_MODEL:
         return Line(finding, _words(finding), address)
     tried = bar.with_further({"model": finding.filters["model"], "instead": finding.other_model})

@@ -10,7 +10,8 @@ from django.urls import reverse
 from django.views.decorators.http import require_safe
 
 from dashboard.access import PageRequest, cached_page
-from dashboard.chart_notes import words_alone
+from dashboard.annotations import read_chart_notes
+from dashboard.chart_notes import with_annotations, words_alone
 from dashboard.charts import Figure
 from dashboard.explore import chart
 from dashboard.explore.exploration import (
@@ -165,7 +166,12 @@ def _saved(request: PageRequest, view: Exploration) -> dict[str, Any]:
 def time_chart(request: PageRequest) -> HttpResponse:
     """The metric over time, as a figure."""
     view = exploration_of(request)
-    return _figure(lambda: chart.time_figure(view, chart.read_course(view)))
+    return _figure(lambda: _noted(view, chart.read_course(view)))
+
+
+def _noted(view: Exploration, course: chart.Course) -> Figure:
+    notes = read_chart_notes(view.tenant_id, view.bar, course.starts)
+    return with_annotations(chart.time_figure(view, course), notes)
 
 
 @require_safe

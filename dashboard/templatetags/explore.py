@@ -3,7 +3,6 @@
 from dataclasses import replace
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Final
-from urllib.parse import quote
 
 from django import template
 from django.urls import reverse
@@ -22,9 +21,9 @@ from metering.reporting.usage import Measures
 
 register = template.Library()
 
-# Dimensions whose values have a page of their own.
-PAGES: Final = {"session": "/sessions/", "trace": "/traces/"}
-# Names of sessions and traces are long, and nobody reads them.
+# Dimensions whose values have a page of their own, of the same name.
+PAGES: Final = frozenset({"session", "trace"})
+# Sessions and traces have long names that few people read.
 ID_CHARACTERS: Final = 20
 MONEY_PLACES: Final = 2
 SMALL_MONEY_PLACES: Final = 4
@@ -115,7 +114,7 @@ def page_link(dimension: str, value: str) -> SafeString:
     """A session or a trace, which leads to its page."""
     if not value:
         return amounts.missing("none")
-    address = f"{PAGES[dimension]}{quote(value, safe='')}"
+    address = reverse(f"dashboard:{dimension}", args=[value])
     words = shortened(value, ID_CHARACTERS)
     return format_html('<a class="name" href="{}" title="Open {}">{}</a>', address, value, words)
 
