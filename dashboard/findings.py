@@ -146,9 +146,7 @@ def _windows(number: int) -> str:
 
 
 def unpriced_headline(models: Sequence[UnpricedModel]) -> str:
-    """How much usage has no price, and how much was never told."""
-    if not models:
-        return "All models in use are priced"
+    """How much usage has no price, and how much was never reported."""
     unpriced = [one for one in models if not one.is_usage_missing]
     calls = sum(one.event_count for one in unpriced)
     missing = sum(one.event_count for one in models if one.is_usage_missing)

@@ -13,12 +13,10 @@ from dashboard.access import PageRequest, cached_page
 from dashboard.budget_windows import bar_of, watched_windows
 from dashboard.frame import filter_bar_of, frame
 from metering.budgets.reading import read_budget_index
-from metering.reporting.unpriced_models import unpriced_models
 from tenants.models import ApiKey
 from tenants.roles import ROLES_THAT_GRANT, Scope
 
 WINDOWS_PER_BUDGET_MAX = 25
-UNPRICED_MAX = 200
 
 
 def service_url(request: HttpRequest) -> str:
@@ -61,21 +59,3 @@ def budgets(request: PageRequest) -> HttpResponse:
         "budget_count": len(book.rules),
     }
     return render(request, "dashboard/budgets.html", context)
-
-
-@require_safe
-@cached_page
-def unpriced(request: PageRequest) -> HttpResponse:
-    """Models that were used and have no price, with what to do."""
-    bar = filter_bar_of(request)
-    models = unpriced_models(
-        tenant_id=request.tenant.id,
-        starts_at=bar.range.starts_at,
-        ends_at=bar.range.ends_at,
-        limit=UNPRICED_MAX,
-    )
-    context = frame(request, bar, page="unpriced") | {
-        "headline": findings.unpriced_headline(models),
-        "models": models,
-    }
-    return render(request, "dashboard/unpriced.html", context)

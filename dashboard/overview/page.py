@@ -73,7 +73,7 @@ def _totals(tenant_id: int, bar: FilterBar, spending: Spending) -> dict[str, Any
         "is_running": bar.range.until < bar.range.ends_at,
         "data_since": f"{data_since:%b %-d}" if data_since else "",
         "failed_link": bar.with_chip("status", Status.ERROR.label).query(path=calls),
-        "unpriced_link": bar.without_chips().query(path=reverse("dashboard:unpriced")),
+        "unpriced_link": reverse("dashboard:prices"),
         "today_link": bar.with_period("today").query(path=explore),
         "month_link": bar.with_period("month").query(path=explore),
         "calls_link": bar.query(path=calls),
