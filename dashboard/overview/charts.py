@@ -1,15 +1,15 @@
 """The charts of the overview: their figures, the tables behind them, and every number as CSV."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from itertools import accumulate
 from typing import NamedTuple
 
-from django.http import HttpResponse, JsonResponse
+from django.http import FileResponse, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
-from common.csv_files import csv_lines
+from common.csv_downloads import csv_download
 from common.money import usd_from_nanos
 from dashboard import spend
 from dashboard.access import PageRequest, cached_page
@@ -98,18 +98,11 @@ def spend_table(request: PageRequest) -> HttpResponse:
 
 @require_safe
 @cached_page
-def spend_csv(request: PageRequest) -> HttpResponse:
+def spend_csv(request: PageRequest) -> FileResponse:
     """Every value of the split in every bucket, exact, for spreadsheets."""
     bar = filter_bar_of(request)
     rows = csv_rows(spend.read_rows(request.tenant.id, bar), bar)
-    return _csv(f"spend-by-{bar.split}", rows)
-
-
-def _csv(name: str, rows: Iterable[Sequence[str]]) -> HttpResponse:
-    response = HttpResponse(content_type="text/csv; charset=utf-8")
-    response["Content-Disposition"] = f'attachment; filename="{name}.csv"'
-    response.writelines(csv_lines(rows))
-    return response
+    return csv_download(rows, name=f"spend-by-{bar.split}.csv")
 
 
 class MonthDay(NamedTuple):
@@ -197,7 +190,7 @@ def month_table(request: PageRequest) -> HttpResponse:
 
 @require_safe
 @cached_page
-def month_csv(request: PageRequest) -> HttpResponse:
+def month_csv(request: PageRequest) -> FileResponse:
     """The same, exact, for spreadsheets."""
     bar = filter_bar_of(request)
     head = ["day", "cost_usd", "month_to_date_usd", "previous_month_to_date_usd"]
@@ -210,4 +203,4 @@ def month_csv(request: PageRequest) -> HttpResponse:
         ]
         for row in read_days(request.tenant.id, bar).rows
     ]
-    return _csv("month-to-date", [head, *rows])
+    return csv_download([head, *rows], name="month-to-date.csv")
