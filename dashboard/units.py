@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from datetime import UTC
 from typing import Any, Final
 
-from django.http import FileResponse, HttpResponse, JsonResponse
+from django.http import HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.http import require_safe
 
-from common.csv_downloads import csv_download
+from common.csv_downloads import csv_response
 from common.money import usd_from_nanos
 from dashboard.access import PageRequest, cached_page
 from dashboard.amounts import change, money, percent_text
@@ -202,10 +202,10 @@ def _figure(asked: Asked, report: UnitReport) -> Figure:
 
 @require_safe
 @cached_page
-def csv_file(request: PageRequest) -> FileResponse:
+def csv_file(request: PageRequest) -> HttpResponse:
     """The rows of the page, exact, for spreadsheets."""
     asked = _asked(request)
-    return csv_download(_csv_rows(asked, _report(asked)), name="unit-economics.csv")
+    return csv_response(_csv_rows(asked, _report(asked)), name="unit-economics.csv")
 
 
 def _csv_rows(asked: Asked, report: UnitReport) -> Iterator[list[str]]:

@@ -26,6 +26,7 @@ from dashboard.explore.finding import headline
 from dashboard.explore.metrics import METRICS
 from dashboard.explore.ranking import PER_PAGE, Ranking, found, page_of, read_ranking, rest_of
 from dashboard.filter_bar import COST, GROUPS, INTERVALS, Choice
+from dashboard.findings import coverage_words
 from dashboard.frame import filter_bar_of, frame
 from dashboard.reports.saved_views import (
     may_save,
@@ -84,7 +85,7 @@ def _table(view: Exploration, ranking: Ranking) -> dict[str, Any]:
         "ranking": ranking,
         "lines": lines,
         "rest": rest_of(ranking, lines),
-        "coverage": ranking.report.coverage if ranking.report else None,
+        "coverage_words": coverage_words(ranking.report.coverage) if ranking.report else "",
         "number": len(ranking.ranked),
         "matching": len(matching),
         "first": first,

@@ -5,11 +5,11 @@ from datetime import datetime
 from itertools import accumulate
 from typing import NamedTuple
 
-from django.http import FileResponse, HttpResponse, JsonResponse
+from django.http import HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
-from common.csv_downloads import csv_download
+from common.csv_downloads import csv_response
 from common.money import usd_from_nanos
 from dashboard import spend
 from dashboard.access import PageRequest, cached_page
@@ -98,11 +98,11 @@ def spend_table(request: PageRequest) -> HttpResponse:
 
 @require_safe
 @cached_page
-def spend_csv(request: PageRequest) -> FileResponse:
+def spend_csv(request: PageRequest) -> HttpResponse:
     """Every value of the split in every bucket, exact, for spreadsheets."""
     bar = filter_bar_of(request)
     rows = csv_rows(spend.read_rows(request.tenant.id, bar), bar)
-    return csv_download(rows, name=f"spend-by-{bar.split}.csv")
+    return csv_response(rows, name=f"spend-by-{bar.split}.csv")
 
 
 class MonthDay(NamedTuple):
@@ -190,7 +190,7 @@ def month_table(request: PageRequest) -> HttpResponse:
 
 @require_safe
 @cached_page
-def month_csv(request: PageRequest) -> FileResponse:
+def month_csv(request: PageRequest) -> HttpResponse:
     """The same, exact, for spreadsheets."""
     bar = filter_bar_of(request)
     head = ["day", "cost_usd", "month_to_date_usd", "previous_month_to_date_usd"]
@@ -203,4 +203,4 @@ def month_csv(request: PageRequest) -> FileResponse:
         ]
         for row in read_days(request.tenant.id, bar).rows
     ]
-    return csv_download([head, *rows], name="month-to-date.csv")
+    return csv_response([head, *rows], name="month-to-date.csv")

@@ -9,12 +9,13 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from dashboard import spend
 from dashboard.amounts import percent_text
 from dashboard.charts import COUNT
 from dashboard.explore.exploration import Exploration
 from dashboard.explore.metrics import Metric, Value
 from dashboard.explore.ranking import Ranked
-from dashboard.findings import shortened
+from dashboard.findings import shortened, value_words
 from dashboard.templatetags import amounts
 from metering.reporting.metrics import Figures
 from metering.reporting.usage import Measures
@@ -71,24 +72,11 @@ def metric_amount(metric: Metric, figures: Figures) -> int:
 
 
 @register.simple_tag
-def calls_of(measures: Measures) -> int:
-    """Model calls and tool calls."""
-    return measures.requests + measures.tool_calls
-
-
-@register.simple_tag
-def tokens_of(measures: Measures) -> int:
-    return measures.input_tokens + measures.output_tokens
-
-
-@register.simple_tag
 def cost_per_call(measures: Measures) -> SafeString:
     """What a model call or tool call cost on average."""
-    calls = measures.requests + measures.tool_calls
-    if not calls:
+    if not spend.calls_of(measures):
         return amounts.missing("no calls")
-    average = Decimal(measures.cost_nanos) / calls
-    return amounts.money(int(average.to_integral_value(rounding=ROUND_HALF_UP)), SMALL_MONEY_PLACES)
+    return amounts.money(spend.per_call(measures), SMALL_MONEY_PLACES)
 
 
 @register.simple_tag
@@ -100,13 +88,12 @@ def value_link(
     """
     if row.value and dimension in PAGES:
         return page_link(dimension, row.value)
-    words = shortened(row.value, amounts.VALUE_CHARACTERS) if row.value else f"No {dimension}"
-    title = (
-        f"Show only {dimension} {row.value}" if row.value else f"Show only what has {words.lower()}"
-    )
+    words = value_words(dimension, row.value)
+    title = f"Show only {dimension} {row.value}" if row.value else f"Show only {words}"
     around = view.within(parent.value) if parent else view
     address = around.deeper(dimension, row.value).query()
-    return format_html('<a class="name" href="{}" title="{}">{}</a>', address, title, words)
+    shown = shortened(words, amounts.VALUE_CHARACTERS)
+    return format_html('<a class="name" href="{}" title="{}">{}</a>', address, title, shown)
 
 
 @register.simple_tag

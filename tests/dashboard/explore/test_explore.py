@@ -109,7 +109,7 @@ def test_page_api_csv_and_focus_agree_to_the_nano_dollar(account: Account, owner
     total = Decimal(answer["total"]["cost_usd"])
     assert total_of(html) == total
     assert sum(body_amounts(html)) == total
-    names = {"acme": "acme", "zeta": "zeta", "": "No customer"}
+    names = {"acme": "acme", "zeta": "zeta", "": "no customer"}
     for row in answer["data"]:
         shown = row_amounts(html, names[row["group"]["customer"]])
         assert shown == Decimal(row["cost_usd"])
