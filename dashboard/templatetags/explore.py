@@ -10,7 +10,6 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from dashboard import spend
-from dashboard.amounts import percent_text
 from dashboard.charts import COUNT
 from dashboard.explore.exploration import Exploration
 from dashboard.explore.metrics import Metric, Value
@@ -111,12 +110,6 @@ def rest_address(view: Exploration, value: str) -> str:
     """All values of the second dimension in one of the first, as a ranking of their own."""
     bar = view.bar.with_chip(view.group_by[0], value)
     return replace(bar, group_by=view.group_by[1:]).query()
-
-
-@register.simple_tag
-def share_of(share: Decimal) -> str:
-    """A share from 0 to 1 in words."""
-    return percent_text(share * 100)
 
 
 @register.simple_tag
