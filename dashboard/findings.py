@@ -154,7 +154,7 @@ def unpriced_headline(models: Sequence[UnpricedModel]) -> str:
     if unpriced:
         sentences.append(
             f"{calls:,} call{'' if calls == 1 else 's'} to {len(unpriced):,}"
-            f" model{'' if len(unpriced) == 1 else 's'} without a price"
+            f" model{'' if len(unpriced) == 1 else 's'} {'has' if calls == 1 else 'have'} no price"
         )
     if missing:
         sentences.append(f"{missing:,} call{'' if missing == 1 else 's'} without usage")

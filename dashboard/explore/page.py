@@ -26,7 +26,7 @@ from dashboard.explore.finding import headline
 from dashboard.explore.metrics import METRICS
 from dashboard.explore.ranking import PER_PAGE, Ranking, found, page_of, read_ranking, rest_of
 from dashboard.filter_bar import COST, GROUPS, INTERVALS, Choice
-from dashboard.findings import coverage_words
+from dashboard.findings import coverage_words, value_words
 from dashboard.frame import filter_bar_of, frame
 from dashboard.reports.saved_views import (
     may_save,
@@ -212,5 +212,10 @@ def time_table(request: PageRequest) -> HttpResponse:
         for at, start in enumerate(course.starts)
         if start <= view.bar.range.until
     ]
-    context = {"view": view, "bar": view.bar, "names": list(course.values), "rows": rows[::-1]}
+    context = {
+        "view": view,
+        "bar": view.bar,
+        "names": [value_words(view.group_by[0], name) for name in course.values],
+        "rows": rows[::-1],
+    }
     return render(request, "dashboard/explore/course.html", context)

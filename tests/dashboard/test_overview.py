@@ -236,7 +236,7 @@ def test_every_role_looks_and_some_edit(
 def test_unpriced_models_are_listed_with_the_next_step(account: Account, owner: Client) -> None:
     send(account, [make_event(model="a b&c", provider="p") for _ in range(3)])
     html = page(owner, "/settings/prices")
-    assert "3 calls to 1 model without a price" in html
+    assert "3 calls to 1 model have no price" in html
     assert "/settings/prices/new?provider=p&amp;model=a+b%26c" in html
 
 
