@@ -17,7 +17,7 @@ from metering.models import Action, Budget, BudgetWindow, FellBy, Mode
 
 STOPPING: Final = frozenset({Action.HOLD, Action.BLOCK, Action.LOCKOUT})
 CONSEQUENCES: Final[Mapping[str, str]] = {
-    Action.NONE: "Calls go on.",
+    Action.NONE: "Calls continue.",
     Action.THROTTLE: "New calls are slowed down.",
     Action.DOWNGRADE: "New calls get a cheaper model.",
     Action.HOLD: "New calls wait until a person allows more.",

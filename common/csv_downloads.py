@@ -5,9 +5,17 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 
-from django.http import FileResponse
+from django.http import FileResponse, HttpResponse
 
 from common.csv_files import csv_lines
+
+
+def csv_response(rows: Iterable[Sequence[str]], *, name: str) -> HttpResponse:
+    """The rows as a file that is made in memory: for those of a page, which are bounded."""
+    response = HttpResponse(content_type="text/csv; charset=utf-8")
+    response["Content-Disposition"] = f'attachment; filename="{name}"'
+    response.writelines(csv_lines(rows))
+    return response
 
 
 def csv_download(rows: Iterable[Sequence[str]], *, name: str) -> FileResponse:

@@ -146,9 +146,7 @@ def _windows(number: int) -> str:
 
 
 def unpriced_headline(models: Sequence[UnpricedModel]) -> str:
-    """How much usage has no price, and how much was never told."""
-    if not models:
-        return "All models in use are priced"
+    """How much usage has no price, and how much was never reported."""
     unpriced = [one for one in models if not one.is_usage_missing]
     calls = sum(one.event_count for one in unpriced)
     missing = sum(one.event_count for one in models if one.is_usage_missing)
@@ -156,7 +154,7 @@ def unpriced_headline(models: Sequence[UnpricedModel]) -> str:
     if unpriced:
         sentences.append(
             f"{calls:,} call{'' if calls == 1 else 's'} to {len(unpriced):,}"
-            f" model{'' if len(unpriced) == 1 else 's'} without a price"
+            f" model{'' if len(unpriced) == 1 else 's'} {'has' if calls == 1 else 'have'} no price"
         )
     if missing:
         sentences.append(f"{missing:,} call{'' if missing == 1 else 's'} without usage")

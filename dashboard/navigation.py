@@ -135,7 +135,6 @@ NAVIGATION: Final = (
             Tab("teams", "Teams"),
             Tab("keys", "API keys"),
             Tab("prices", "Prices"),
-            Tab("unpriced", "Unpriced models"),
             Tab("alerts", "Alerts"),
             Tab("sources", "Sources"),
             Tab("workspace", "Workspace"),

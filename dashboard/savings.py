@@ -1,5 +1,6 @@
 """Savings: what caching and cheaper models saved, what was wasted, what would save more."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,7 +18,15 @@ from dashboard.frame import filter_bar_of, frame
 from dashboard.spend import question
 from metering.core.dimensions import VALUE_CHARACTERS_MAX
 from metering.reporting import InvalidQuestion, UsageQuestion
-from metering.reporting.savings import SAVED, WASTED, Finding, Kind, Savings, savings
+from metering.reporting.savings import (
+    SAVED,
+    WASTED,
+    Finding,
+    Kind,
+    Savings,
+    savings,
+    savings_by_model,
+)
 from metering.reporting.what_if import what_if
 
 SECTIONS: Final = (
@@ -51,13 +60,24 @@ def page(request: PageRequest) -> HttpResponse:
     bar = filter_bar_of(request)
     context: dict[str, Any] = frame(request, bar, page="savings") | _tried(request, bar)
     asked = _question(request, bar)
-    found = Savings([], ())
     try:
-        found = savings(asked) if asked else found
+        context["headline"] = _headline(savings_by_model(asked) if asked else [])
     except InvalidQuestion as error:
-        context["why"] = error.detail
-    context |= {
-        "headline": _headline(found),
+        context |= {"headline": "Savings are not known for this selection", "why": error.detail}
+    return render(request, "dashboard/savings.html", context)
+
+
+@require_safe
+@cached_page
+def findings(request: PageRequest) -> HttpResponse:
+    """Every finding: a fragment that is read after the page, as it reads calls."""
+    bar = filter_bar_of(request)
+    asked = _question(request, bar)
+    try:
+        found = savings(asked) if asked else Savings([], ())
+    except InvalidQuestion as error:
+        return render(request, "dashboard/savings_findings.html", {"why": error.detail})
+    context = {
         "found": found,
         "sections": [
             {
@@ -70,27 +90,26 @@ def page(request: PageRequest) -> HttpResponse:
         ],
         "left_out": found.left_out,
     }
-    return render(request, "dashboard/savings.html", context)
+    return render(request, "dashboard/savings_findings.html", context)
 
 
-def _headline(found: Savings) -> str:
+def _headline(found: Sequence[Finding]) -> str:
+    """What is known before the calls are read."""
     parts = []
-    if found.saved_nanos:
-        parts.append(f"{money(found.saved_nanos)} saved")
-    if found.wasted_nanos:
-        parts.append(f"{money(found.wasted_nanos)} wasted")
-    best = next((one for one in found.findings if one.kind is Kind.CHEAPER_MODEL), None)
+    if cached := sum(one.nanos for one in found if one.kind is Kind.CACHING):
+        parts.append(f"Caching saved {money(cached)}")
+    best = next((one for one in found if one.kind is Kind.CHEAPER_MODEL), None)
     if best is not None:
         model, other = shortened(best.filters["model"]), shortened(best.other_model)
         parts.append(f"“{other}” instead of “{model}” would have saved {money(best.nanos)}")
-    return f"{'; '.join(parts)}" if parts else "Nothing was saved or wasted in this period"
+    return "; ".join(parts) or "Neither caching nor a cheaper model saves anything here"
 
 
 def _line(finding: Finding, bar: FilterBar) -> Line:
-    overview = bar
+    chosen = bar
     for name, value in finding.filters.items():
-        overview = overview.with_only(name, value)
-    address = overview.query(path=reverse("dashboard:overview"))
+        chosen = chosen.with_only(name, value)
+    address = chosen.query(path=reverse("dashboard:calls"))
     if finding.kind is not Kind.CHEAPER_MODEL:
         return Line(finding, _words(finding), address)
     tried = bar.with_further({"model": finding.filters["model"], "instead": finding.other_model})

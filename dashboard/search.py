@@ -16,6 +16,7 @@ from alerts.incident_lists import visible_to
 from alerts.models import Channel, Incident
 from common.money import money
 from dashboard.access import PageRequest, may_halt, member_page
+from dashboard.explore.exploration import explore_value
 from dashboard.filter_bar import FilterBar, parameter_of
 from dashboard.frame import filter_bar_of, frame
 from dashboard.navigation import NAVIGATION
@@ -97,10 +98,9 @@ class Search:
             teams=self._bar.teams,
             limit=EACH_MAX,
         ):
-            chosen = self._bar.without_chips().with_chip(dimension, value)
             yield self._hit(
                 value,
-                chosen.query(path=reverse("dashboard:overview")),
+                explore_value(self._bar.without_chips(), dimension, value),
                 VALUES[dimension],
                 meta=f"{money(cost_nanos)} · 7 days",
                 filter_address=self._filtered(dimension, value),
@@ -125,8 +125,7 @@ class Search:
             teams=self._bar.teams,
             limit=EACH_MAX,
         ):
-            chosen = self._bar.without_chips().with_chip(dimension, value)
-            address = chosen.query(path=reverse("dashboard:overview"))
+            address = reverse(f"dashboard:{dimension}", args=[value])
             filtered = self._filtered(dimension, value)
             yield self._hit(value, address, "lines", meta=agent, filter_address=filtered)
 
@@ -151,7 +150,8 @@ class Search:
         if self._bar.teams is None:
             rows = Channel.objects.filter(tenant_id=self._tenant_id, name__icontains=self._text)
             for row in rows.order_by("name", "id")[:EACH_MAX]:
-                yield self._hit(row.name, reverse("dashboard:channels"), "alert", meta=row.kind)
+                address = f"{reverse('dashboard:channels')}#channel-{row.id}"
+                yield self._hit(row.name, address, "alert", meta=row.kind)
 
     def _keys(self) -> Iterator[Hit]:
         if self._request.role not in ROLES_THAT_GRANT:
@@ -160,9 +160,8 @@ class Search:
             tenant_id=self._tenant_id, revoked_at=None, name__icontains=self._text
         )
         for row in rows.order_by("name", "id")[:EACH_MAX]:
-            yield self._hit(
-                row.name, reverse("dashboard:keys"), "sliders", meta=f"sg_{row.prefix}_…"
-            )
+            address = f"{reverse('dashboard:keys')}#key-{row.id}"
+            yield self._hit(row.name, address, "sliders", meta=f"sg_{row.prefix}_…")
 
     def _pages(self) -> Iterator[Hit]:
         plain = self._bar.with_further({})

@@ -10,7 +10,7 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.http import require_safe
 
-from common.csv_files import csv_lines
+from common.csv_downloads import csv_response
 from common.money import usd_from_nanos
 from dashboard.access import PageRequest, cached_page
 from dashboard.amounts import change, money, percent_text
@@ -205,10 +205,7 @@ def _figure(asked: Asked, report: UnitReport) -> Figure:
 def csv_file(request: PageRequest) -> HttpResponse:
     """The rows of the page, exact, for spreadsheets."""
     asked = _asked(request)
-    response = HttpResponse(content_type="text/csv; charset=utf-8")
-    response["Content-Disposition"] = 'attachment; filename="unit-economics.csv"'
-    response.writelines(csv_lines(_csv_rows(asked, _report(asked))))
-    return response
+    return csv_response(_csv_rows(asked, _report(asked)), name="unit-economics.csv")
 
 
 def _csv_rows(asked: Asked, report: UnitReport) -> Iterator[list[str]]:

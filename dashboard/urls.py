@@ -12,7 +12,6 @@ from dashboard import (
     search,
     styleguide,
     units,
-    views,
 )
 from dashboard.budgets import editing, previewing
 from dashboard.budgets import one as one_budget
@@ -104,10 +103,10 @@ urlpatterns = [
     path("unit-economics/all", units.every_unit, name="units_all"),
     path("unit-economics/agents", units.agents, name="units_agents"),
     path("savings", savings.page, name="savings"),
+    path("savings/findings", savings.findings, name="savings_findings"),
     path("search", search.page, name="search"),
     path("search/results", search.results, name="search_results"),
     path("annotations", annotations_page.page, name="annotations"),
-    path("unpriced", views.unpriced, name="unpriced"),
     path("enforcement", RedirectView.as_view(pattern_name="dashboard:requests")),
     path("enforcement/requests", raises.page, name="requests"),
     path("enforcement/requests/new", raise_form.page, name="add_raise"),

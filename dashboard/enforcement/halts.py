@@ -18,7 +18,7 @@ from django.views.decorators.http import require_safe
 from common.errors import InvalidRequest, LimitReached
 from common.values import normal_value
 from dashboard.access import PageRequest, may_halt, may_manage, member_page
-from dashboard.budgets.visible import TEAM, teams_of
+from dashboard.budgets.visible import TEAM, is_visible, teams_of
 from dashboard.buttons import button_of
 from dashboard.enforcement.matches import calls_of, pairs_of
 from dashboard.findings import halts_headline
@@ -54,6 +54,14 @@ class HaltLine:
 
     row: Halt
     breaker: Breaker | None
+    # Whom the page is for: the teams whose money they may see, None for all.
+    teams: tuple[str, ...] | None
+
+    @property
+    def reason(self) -> str:
+        """Why, in words. What a rule wrote names money, which other teams' members may not read."""
+        is_told = self.row.kind == HaltKind.MANUAL or is_visible(self.row.match, (), self.teams)
+        return self.row.reason if is_told else "Its rule counts more than your teams' calls."
 
     @property
     def pairs(self) -> list[tuple[str, list[str]]]:
@@ -147,10 +155,10 @@ def page(request: PageRequest) -> HttpResponse:
     context = frame(request, bar, page="halts")
     context |= {
         "headline": halts_headline(in_force.count()),
-        "in_force": _lines(in_force[:IN_FORCE_MAX], breakers),
+        "in_force": _lines(in_force[:IN_FORCE_MAX], breakers, teams),
         "in_force_max": IN_FORCE_MAX,
         "open_breakers": read_open_breakers(request.tenant.id, breakers, bar.now),
-        "past": _lines(older[:PAST_PER_PAGE], breakers),
+        "past": _lines(older[:PAST_PER_PAGE], breakers, teams),
         "older": older[PAST_PER_PAGE - 1].version if len(older) > PAST_PER_PAGE else None,
         "is_first_page": before is None,
         "dimensions": KNOWN_BEFORE_CALL,
@@ -161,8 +169,10 @@ def page(request: PageRequest) -> HttpResponse:
     return render(request, "dashboard/enforcement/halts.html", context)
 
 
-def _lines(rows: Iterable[Halt], breakers: Mapping[int, Breaker]) -> list[HaltLine]:
-    return [HaltLine(row, breakers.get(row.breaker_id or 0)) for row in rows]
+def _lines(
+    rows: Iterable[Halt], breakers: Mapping[int, Breaker], teams: tuple[str, ...] | None
+) -> list[HaltLine]:
+    return [HaltLine(row, breakers.get(row.breaker_id or 0), teams) for row in rows]
 
 
 def read_open_breakers(

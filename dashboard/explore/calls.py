@@ -12,6 +12,7 @@ from dashboard.access import PageRequest, cached_page
 from dashboard.amounts import exact_count, money
 from dashboard.filter_bar import Choice, FilterBar
 from dashboard.frame import filter_bar_of, frame
+from dashboard.sessions.addresses import call_address
 from dashboard.spend import read_total
 from metering.models import UsageEvent
 from metering.reporting.bounded import TooMuchToRead, in_time
@@ -86,6 +87,7 @@ class _Call:
     def __init__(self, event: UsageEvent) -> None:
         self.event = event
         self.name = event.tool or event.model or event.get_operation_display()
+        self.address = call_address(event.source, event.sent_id)
         self.tokens = event.input_tokens + event.output_tokens
         self.status = event.get_status_display()
 

@@ -14,6 +14,7 @@ from dashboard.explore.exploration import Exploration
 from dashboard.explore.metrics import Metric, Value
 from dashboard.explore.ranking import Ranked, page_of, read_ranking, rest_of
 from dashboard.filter_bar import TimeRange, parameter_of
+from dashboard.findings import value_words
 from dashboard.spend import bucket_starts, local, read_greatest, unfinished_place
 from metering.reporting.metrics import Figures
 from metering.reporting.report import usage_report
@@ -97,7 +98,8 @@ def time_figure(view: Exploration, course: Course) -> Figure:
     if not view.metric.is_additive or view.is_cumulative:
         return _lines(view, course, starts, colors)
     columns = [
-        Column(name, _whole(amounts), colors[name], name) for name, amounts in course.values.items()
+        Column(value_words(view.group_by[0], name), _whole(amounts), colors[name], name)
+        for name, amounts in course.values.items()
     ]
     others = [
         total - sum(column.amounts[at] for column in columns)
@@ -142,7 +144,13 @@ def _lines(
             | {"meta": {}}
         )
     traces += [
-        line(name, points(values, end), places, unit=unit, color=colors[name])
+        line(
+            value_words(view.group_by[0], name),
+            points(values, end),
+            places,
+            unit=unit,
+            color=colors[name],
+        )
         for name, values in course.values.items()
     ]
     if len(course.values) != 1:
@@ -186,4 +194,4 @@ def _part(view: Exploration, row: Ranked, dimension: str, color: str) -> Part:
     if row.is_tail:
         return Part(OTHERS, _value(view.metric, row.figures), color, "")
     address = view.deeper(dimension, row.value).query()
-    return Part(row.value, _value(view.metric, row.figures), color, address)
+    return Part(value_words(dimension, row.value), _value(view.metric, row.figures), color, address)

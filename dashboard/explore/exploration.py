@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Final
 
 from django.http import QueryDict
+from django.urls import reverse
 
 from dashboard.explore.metrics import METRICS, Metric
 from dashboard.filter_bar import COST, FilterBar, TimeRange
@@ -86,6 +87,12 @@ class Exploration:
         groups = [*groups, *following][: max(1, len(self.group_by))] or [LEVELS[-1]]
         bar = replace(self.bar.with_chip(dimension, value), group_by=tuple(groups))
         return bar.with_further({CUMULATIVE: "true"} if self.is_cumulative else {})
+
+
+def explore_value(bar: FilterBar, dimension: str, value: str) -> str:
+    """The address of the view of one value, grouped by what comes after it."""
+    view = Exploration(0, bar.with_further({}).with_split(dimension), METRICS[COST])
+    return view.deeper(dimension, value).query(path=reverse("dashboard:explore"))
 
 
 def read_exploration(query: QueryDict, bar: FilterBar, *, tenant_id: int) -> Exploration:

@@ -10,7 +10,8 @@ from django.urls import reverse
 from django.views.decorators.http import require_safe
 
 from dashboard.access import PageRequest, cached_page
-from dashboard.chart_notes import words_alone
+from dashboard.annotations import read_chart_notes
+from dashboard.chart_notes import with_annotations, words_alone
 from dashboard.charts import Figure
 from dashboard.explore import chart
 from dashboard.explore.exploration import (
@@ -25,6 +26,7 @@ from dashboard.explore.finding import headline
 from dashboard.explore.metrics import METRICS
 from dashboard.explore.ranking import PER_PAGE, Ranking, found, page_of, read_ranking, rest_of
 from dashboard.filter_bar import COST, GROUPS, INTERVALS, Choice
+from dashboard.findings import coverage_words, value_words
 from dashboard.frame import filter_bar_of, frame
 from dashboard.reports.saved_views import (
     may_save,
@@ -83,7 +85,7 @@ def _table(view: Exploration, ranking: Ranking) -> dict[str, Any]:
         "ranking": ranking,
         "lines": lines,
         "rest": rest_of(ranking, lines),
-        "coverage": ranking.report.coverage if ranking.report else None,
+        "coverage_words": coverage_words(ranking.report.coverage) if ranking.report else "",
         "number": len(ranking.ranked),
         "matching": len(matching),
         "first": first,
@@ -165,7 +167,12 @@ def _saved(request: PageRequest, view: Exploration) -> dict[str, Any]:
 def time_chart(request: PageRequest) -> HttpResponse:
     """The metric over time, as a figure."""
     view = exploration_of(request)
-    return _figure(lambda: chart.time_figure(view, chart.read_course(view)))
+    return _figure(lambda: _noted(view, chart.read_course(view)))
+
+
+def _noted(view: Exploration, course: chart.Course) -> Figure:
+    notes = read_chart_notes(view.tenant_id, view.bar, course.starts)
+    return with_annotations(chart.time_figure(view, course), notes)
 
 
 @require_safe
@@ -205,5 +212,10 @@ def time_table(request: PageRequest) -> HttpResponse:
         for at, start in enumerate(course.starts)
         if start <= view.bar.range.until
     ]
-    context = {"view": view, "bar": view.bar, "names": list(course.values), "rows": rows[::-1]}
+    context = {
+        "view": view,
+        "bar": view.bar,
+        "names": [value_words(view.group_by[0], name) for name in course.values],
+        "rows": rows[::-1],
+    }
     return render(request, "dashboard/explore/course.html", context)

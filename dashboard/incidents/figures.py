@@ -8,6 +8,7 @@ from django.utils.dateparse import parse_datetime
 
 from dashboard.amounts import exact_count
 from dashboard.findings import shortened
+from metering.core.periods import EPOCH
 
 TEXT_CHARACTERS_MAX: Final = 120
 # Numbers of rows, which say nothing to people.
@@ -55,8 +56,13 @@ def _figure(name: str, value: Any) -> Figure | None:
         return Figure(_titled(words), f"{value:g}%")
     at = parse_datetime(value) if isinstance(value, str) and unit in TIMES else None
     if at is not None and at.tzinfo is not None:
-        return Figure(_titled(words if unit == "at" else name), at=at)
+        return _moment(words if unit == "at" else name, at)
     return Figure(_titled(name), _text(value))
+
+
+def _moment(name: str, at: datetime) -> Figure:
+    """A window that never ends begins at the epoch, which no one wants to read."""
+    return Figure("Window", "never ends") if at == EPOCH else Figure(_titled(name), at=at)
 
 
 def _is_for_people(name: str, value: Any) -> bool:

@@ -51,6 +51,15 @@ class IncidentLine:
         return EXCESS_WORDS.get(self.row.kind, "more than usual")
 
     @property
+    def used_percent(self) -> int | None:
+        """How full a budget was that is not over its limit on cost, never rounded up; None of
+        everything else.
+        """
+        used = self.row.facts.get("used_percent")
+        is_told = self.row.kind == IncidentKind.CROSSING and not self.row.excess_nanos
+        return int(used) if is_told and isinstance(used, int | float) else None
+
+    @property
     def is_resolved(self) -> bool:
         return self.status == "resolved"
 

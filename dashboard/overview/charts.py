@@ -1,6 +1,6 @@
 """The charts of the overview: their figures, the tables behind them, and every number as CSV."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from itertools import accumulate
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from django.http import HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
-from common.csv_files import csv_lines
+from common.csv_downloads import csv_response
 from common.money import usd_from_nanos
 from dashboard import spend
 from dashboard.access import PageRequest, cached_page
@@ -102,14 +102,7 @@ def spend_csv(request: PageRequest) -> HttpResponse:
     """Every value of the split in every bucket, exact, for spreadsheets."""
     bar = filter_bar_of(request)
     rows = csv_rows(spend.read_rows(request.tenant.id, bar), bar)
-    return _csv(f"spend-by-{bar.split}", rows)
-
-
-def _csv(name: str, rows: Iterable[Sequence[str]]) -> HttpResponse:
-    response = HttpResponse(content_type="text/csv; charset=utf-8")
-    response["Content-Disposition"] = f'attachment; filename="{name}.csv"'
-    response.writelines(csv_lines(rows))
-    return response
+    return csv_response(rows, name=f"spend-by-{bar.split}.csv")
 
 
 class MonthDay(NamedTuple):
@@ -210,4 +203,4 @@ def month_csv(request: PageRequest) -> HttpResponse:
         ]
         for row in read_days(request.tenant.id, bar).rows
     ]
-    return _csv("month-to-date", [head, *rows])
+    return csv_response([head, *rows], name="month-to-date.csv")

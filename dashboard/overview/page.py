@@ -15,7 +15,7 @@ from dashboard.frame import filter_bar_of, frame
 from dashboard.overview.attention import read_attention
 from dashboard.overview.month import read_forecast, read_month
 from dashboard.overview.moved import moved_by
-from dashboard.overview.spenders import EXPLORE, spender_rows
+from dashboard.overview.spenders import spender_rows
 from dashboard.spend import (
     Spending,
     calls_of,
@@ -61,6 +61,7 @@ def _totals(tenant_id: int, bar: FilterBar, spending: Spending) -> dict[str, Any
     """The tiles of the period, and how complete they are."""
     total, before = spending.total, spending.before
     data_since = _data_since(tenant_id, bar)
+    calls, explore = reverse("dashboard:calls"), reverse("dashboard:explore")
     return {
         "total": total,
         "before": before,
@@ -71,8 +72,11 @@ def _totals(tenant_id: int, bar: FilterBar, spending: Spending) -> dict[str, Any
         "coverage_words": findings.coverage_words(coverage_of(total)),
         "is_running": bar.range.until < bar.range.ends_at,
         "data_since": f"{data_since:%b %-d}" if data_since else "",
-        "failed_link": bar.with_chip("status", Status.ERROR.label).query(path=EXPLORE),
-        "unpriced_link": bar.without_chips().query(path=reverse("dashboard:unpriced")),
+        "failed_link": bar.with_chip("status", Status.ERROR.label).query(path=calls),
+        "unpriced_link": reverse("dashboard:prices"),
+        "today_link": bar.with_period("today").query(path=explore),
+        "month_link": bar.with_period("month").query(path=explore),
+        "calls_link": bar.query(path=calls),
         "longer_query": bar.with_period("30d").query(),
     }
 
@@ -87,7 +91,7 @@ def _spenders(request: PageRequest, bar: FilterBar, spending: Spending) -> dict[
         "others_count": spending.values - len(rows),
         "spending": spending,
         "spenders_title": greatest or f"Top {bar.split}s by spend",
-        "explore": bar.query(path=EXPLORE),
+        "explore": bar.query(path=reverse("dashboard:explore")),
     }
 
 

@@ -15,8 +15,6 @@ from dashboard.spend import Spender, read_greatest
 from metering.core.match import KNOWN_BEFORE_CALL, wanted_values
 from metering.models import Halt
 
-EXPLORE: Final = "/explore"
-SESSIONS: Final = "/sessions"
 # Halts that are looked through for those of the spenders.
 HALTS_MAX: Final = 500
 CURVE_WIDTH: Final = 84
@@ -36,6 +34,7 @@ class SpenderRow:
     only: str
     explore: str
     sessions: str
+    calls: str
     halt: Halt | None
     stop: str
 
@@ -62,8 +61,9 @@ def spender_rows(
                 words=value_words(bar.split, one.value),
                 place=places[one.value] + 1 if one.value in places else 0,
                 only=narrowed.query(),
-                explore=narrowed.query(path=EXPLORE),
-                sessions=narrowed.query(path=SESSIONS),
+                explore=narrowed.query(path=reverse("dashboard:explore")),
+                sessions=narrowed.query(path=reverse("dashboard:sessions")),
+                calls=narrowed.query(path=reverse("dashboard:calls")),
                 halt=halts.get(one.value),
                 stop=f"{reverse('dashboard:confirm_halt')}?{asked}"
                 if can_stop and one.value

@@ -105,8 +105,7 @@ class Call:
         return [
             (words, number)
             for name, words in TOKENS.items()
-            if (number := getattr(self.event, name) or 0)
-            or name in {"input_tokens", "output_tokens"}
+            if (number := getattr(self.event, name) or 0) or name in _ALWAYS_SHOWN
         ]
 
     @property

@@ -90,15 +90,7 @@ def page(request: PageRequest) -> HttpResponse:
         "calls_max": f"{CALLS_READ_MAX:,}",
         "prefix": question.prefix,
         "exact": _exact(request.tenant.id, question, bar),
-        "orders": [
-            Choice(
-                bar.with_further(further | {"order": name}).query(),
-                words,
-                0,
-                name == question.order,
-            )
-            for name, words in ORDER_WORDS.items()
-        ],
+        "orders": _orders(bar, question),
         "older": _older(bar, further, found),
         "newest": bar.query() if after else None,
         "cleared": bar.without_chips().with_further({}).query(),

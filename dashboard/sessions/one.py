@@ -17,6 +17,7 @@ from alerts.models import Incident
 from common.errors import NotFound
 from common.values import normal_value
 from dashboard.access import PageRequest, cached_page, may_halt
+from dashboard.budgets.visible import is_visible
 from dashboard.enforcement.decisions import DECISION_WORDS
 from dashboard.filter_bar import FilterBar
 from dashboard.frame import filter_bar_of, frame
@@ -24,7 +25,7 @@ from dashboard.sessions.columns import Chart, chart_of, histogram_of, jumps_of
 from dashboard.sessions.findings import Loop, Usual, headline, times_usual
 from dashboard.sessions.repeats import Repeats, repeats_of
 from dashboard.sessions.waterfall import Line, lines_of
-from metering.core.match import POSITION, wanted_values
+from metering.core.match import POSITION
 from metering.limits.decisions import DecisionQuestion, list_decisions
 from metering.models import Budget, Decision, HaltKind, Operation
 from metering.reporting.events import cost_of
@@ -275,10 +276,10 @@ def _told(
     """
     if teams is not None:
         budget = budgets.get(reason.get("budget", 0))
-        if "budget" in reason and not (budget and _is_of_teams(budget.match, budget.per, teams)):
+        if "budget" in reason and not (budget and is_visible(budget.match, budget.per, teams)):
             return "A budget that counts more than your teams' calls decided."
         is_rule = "breaker" in reason or reason.get("kind", HaltKind.MANUAL) != HaltKind.MANUAL
-        if is_rule and not _is_of_teams(reason.get("match") or {}, (), teams):
+        if is_rule and not is_visible(reason.get("match") or {}, (), teams):
             return "A rule that counts more than your teams' calls decided."
     return str(reason.get("detail", ""))
 
@@ -299,16 +300,8 @@ def _balances(
     return [
         BudgetLine(one)
         for one in found
-        if one.window is not None
-        and (teams is None or _is_of_teams(one.rule.match, one.rule.per, teams))
+        if one.window is not None and is_visible(one.rule.match, one.rule.per, teams)
     ]
-
-
-def _is_of_teams(match: Mapping[str, Any], per: Sequence[str], teams: tuple[str, ...]) -> bool:
-    """Whether what a rule counts together with a call of these teams is theirs alone."""
-    if "team" in per:
-        return True
-    return "team" in match and wanted_values(match["team"]) <= set(teams)
 
 
 def _incident(tenant_id: int, session: str, teams: tuple[str, ...] | None) -> Incident | None:

@@ -10,7 +10,7 @@ from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
 from alerts.models import Channel
-from common.csv_files import csv_lines
+from common.csv_downloads import csv_response
 from dashboard.access import PageRequest, member_page
 from dashboard.filter_bar import FilterBar
 from dashboard.frame import filter_bar_of, frame
@@ -136,10 +136,8 @@ def download(request: PageRequest) -> HttpResponse:
     filters = _filters(request)
     bar = filter_bar_of(request)
     rows = _of(request, bar, filters).order_by("-id")[:CSV_ROWS_MAX]
-    response = HttpResponse(content_type="text/csv; charset=utf-8")
-    response["Content-Disposition"] = 'attachment; filename="audit-log.csv"'
-    response.writelines(csv_lines(_csv_rows(_lines(request.tenant.id, list(rows)))))
-    return response
+    lines = _lines(request.tenant.id, list(rows))
+    return csv_response(_csv_rows(lines), name="audit-log.csv")
 
 
 def _csv_rows(lines: Sequence[EntryLine]) -> Iterator[list[str]]:

@@ -1,5 +1,6 @@
 """Prices: the tenant's own of models and tools, what has none, and the catalogue behind them."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from django.conf import settings
@@ -11,16 +12,17 @@ from django.views.decorators.http import require_safe
 
 from dashboard.access import PageRequest, may_manage, member_page
 from dashboard.buttons import button_of
+from dashboard.findings import unpriced_headline
 from dashboard.frame import filter_bar_of, frame
 from metering.configuration.prices import end_price
 from metering.fields.rates import format_rates
 from metering.models import CataloguePrice, TenantPrice, ToolPrice
-from metering.reporting.unpriced_models import unpriced_models
+from metering.reporting.unpriced_models import UnpricedModel, unpriced_models
 from tenants.admin_site import actor_of
 
 PRICES_MAX: Final = 1_000
 ENDED_MAX: Final = 50
-UNPRICED_MAX: Final = 5
+UNPRICED_MAX: Final = 200
 FOUND_MAX: Final = 50
 SEARCH_CHARACTERS_MAX: Final = 200
 KINDS: Final[dict[str, type[TenantPrice] | type[ToolPrice]]] = {
@@ -49,13 +51,14 @@ def page(request: PageRequest) -> HttpResponse:
     own_lines = _with_rates(own.filter(in_force)[:PRICES_MAX])
     tool_lines = list(tools.filter(in_force)[:PRICES_MAX])
     context = frame(request, bar, page="prices") | {
-        "headline": headline_of(len(own_lines), len(tool_lines), len(unpriced)),
+        "headline": headline_of(len(own_lines) + len(tool_lines), unpriced),
         "own": own_lines,
         "tools": tool_lines,
         "ended": _with_rates(own.exclude(in_force).order_by("-effective_to")[:ENDED_MAX]),
         "ended_tools": list(tools.exclude(in_force).order_by("-effective_to")[:ENDED_MAX]),
         "unpriced": unpriced[:UNPRICED_MAX],
         "has_more_unpriced": len(unpriced) > UNPRICED_MAX,
+        "unpriced_max": UNPRICED_MAX,
         "now": now,
         "q": query,
         "found": _search(query) if query else [],
@@ -75,13 +78,12 @@ def end(request: PageRequest, kind: str, price_id: int) -> str:
     return f"The price of {price} ended. What it has priced keeps its cost."
 
 
-def headline_of(own: int, tools: int, unpriced: int) -> str:
+def headline_of(count: int, unpriced: Sequence[UnpricedModel]) -> str:
     """The finding: what has no price, else how many prices are the tenant's own."""
-    if unpriced > UNPRICED_MAX:
+    if len(unpriced) > UNPRICED_MAX:
         return f"More than {UNPRICED_MAX} models have no price"
     if unpriced:
-        return "1 model has no price" if unpriced == 1 else f"{unpriced} models have no price"
-    count = own + tools
+        return unpriced_headline(unpriced)
     if not count:
         return "Every call has a price; the catalogue sets all of them"
     words = "1 price is" if count == 1 else f"{count:,} prices are"

@@ -10,7 +10,8 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from common.money import usd_from_nanos
-from dashboard import amounts
+from dashboard import amounts, spend
+from dashboard.charts import NO_VALUE
 from dashboard.filter_bar import FilterBar
 from dashboard.findings import shortened, value_words
 from metering.budgets.rules import LimitIncreaseRule
@@ -62,6 +63,11 @@ def count(number: int) -> SafeString:
         amounts.exact_count(number),
         amounts.count(number),
     )
+
+
+# Of the measures of a row: how many calls, of models and tools, and tokens, in and out.
+calls_of = register.simple_tag(spend.calls_of)
+tokens_of = register.simple_tag(spend.tokens_of)
 
 
 @register.simple_tag
@@ -159,7 +165,7 @@ def share_width(part: int, whole: int, width: int) -> int:
 
 @register.simple_tag
 def words_of_value(value: str) -> str:
-    return shortened(value, VALUE_CHARACTERS) if value else "(none)"
+    return shortened(value, VALUE_CHARACTERS) if value else NO_VALUE
 
 
 @register.simple_tag

@@ -3,28 +3,27 @@
 from dataclasses import replace
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Final
-from urllib.parse import quote
 
 from django import template
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from dashboard.amounts import percent_text
+from dashboard import spend
 from dashboard.charts import COUNT
 from dashboard.explore.exploration import Exploration
 from dashboard.explore.metrics import Metric, Value
 from dashboard.explore.ranking import Ranked
-from dashboard.findings import shortened
+from dashboard.findings import shortened, value_words
 from dashboard.templatetags import amounts
 from metering.reporting.metrics import Figures
 from metering.reporting.usage import Measures
 
 register = template.Library()
 
-# Dimensions whose values have a page of their own.
-PAGES: Final = {"session": "/sessions/", "trace": "/traces/"}
-# Names of sessions and traces are long, and nobody reads them.
+# Dimensions whose values have a page of their own, of the same name.
+PAGES: Final = frozenset({"session", "trace"})
+# Sessions and traces have long names that few people read.
 ID_CHARACTERS: Final = 20
 MONEY_PLACES: Final = 2
 SMALL_MONEY_PLACES: Final = 4
@@ -72,24 +71,11 @@ def metric_amount(metric: Metric, figures: Figures) -> int:
 
 
 @register.simple_tag
-def calls_of(measures: Measures) -> int:
-    """Model calls and tool calls."""
-    return measures.requests + measures.tool_calls
-
-
-@register.simple_tag
-def tokens_of(measures: Measures) -> int:
-    return measures.input_tokens + measures.output_tokens
-
-
-@register.simple_tag
 def cost_per_call(measures: Measures) -> SafeString:
     """What a model call or tool call cost on average."""
-    calls = measures.requests + measures.tool_calls
-    if not calls:
+    if not spend.calls_of(measures):
         return amounts.missing("no calls")
-    average = Decimal(measures.cost_nanos) / calls
-    return amounts.money(int(average.to_integral_value(rounding=ROUND_HALF_UP)), SMALL_MONEY_PLACES)
+    return amounts.money(spend.per_call(measures), SMALL_MONEY_PLACES)
 
 
 @register.simple_tag
@@ -101,13 +87,12 @@ def value_link(
     """
     if row.value and dimension in PAGES:
         return page_link(dimension, row.value)
-    words = shortened(row.value, amounts.VALUE_CHARACTERS) if row.value else f"No {dimension}"
-    title = (
-        f"Show only {dimension} {row.value}" if row.value else f"Show only what has {words.lower()}"
-    )
+    words = value_words(dimension, row.value)
+    title = f"Show only {dimension} {row.value}" if row.value else f"Show only {words}"
     around = view.within(parent.value) if parent else view
     address = around.deeper(dimension, row.value).query()
-    return format_html('<a class="name" href="{}" title="{}">{}</a>', address, title, words)
+    shown = shortened(words, amounts.VALUE_CHARACTERS)
+    return format_html('<a class="name" href="{}" title="{}">{}</a>', address, title, shown)
 
 
 @register.simple_tag
@@ -115,7 +100,7 @@ def page_link(dimension: str, value: str) -> SafeString:
     """A session or a trace, which leads to its page."""
     if not value:
         return amounts.missing("none")
-    address = f"{PAGES[dimension]}{quote(value, safe='')}"
+    address = reverse(f"dashboard:{dimension}", args=[value])
     words = shortened(value, ID_CHARACTERS)
     return format_html('<a class="name" href="{}" title="Open {}">{}</a>', address, value, words)
 
@@ -125,12 +110,6 @@ def rest_address(view: Exploration, value: str) -> str:
     """All values of the second dimension in one of the first, as a ranking of their own."""
     bar = view.bar.with_chip(view.group_by[0], value)
     return replace(bar, group_by=view.group_by[1:]).query()
-
-
-@register.simple_tag
-def share_of(share: Decimal) -> str:
-    """A share from 0 to 1 in words."""
-    return percent_text(share * 100)
 
 
 @register.simple_tag

@@ -3,6 +3,8 @@
 from typing import Final
 
 from django import template
+from django.template import Context
+from django.template.loader import render_to_string
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
@@ -78,3 +80,20 @@ def swatch(place: int) -> SafeString:
         '<rect class="f{}" width="10" height="10"/></svg>',
         place,
     )
+
+
+@register.simple_block_tag(takes_context=True)
+def curl(context: Context, content: str, path: str) -> SafeString:
+    """A request to copy, with the newest key of the tenant (`curl_context`). What stands between
+    the tags is its JSON.
+    """
+    prefix = context["key_prefix"]
+    key = f"sg_{prefix}_YOUR_SECRET" if prefix else "YOUR_KEY"
+    lines = [
+        f"curl {context['url']}{path}",
+        f"-H 'Authorization: Bearer {key}'",
+        "-H 'Content-Type: application/json'",
+        f"-d '{content.strip()}'",
+    ]
+    code = " \\\n  ".join(lines)
+    return render_to_string("components/code.html", {"id": "curl", "code": code})

@@ -3,12 +3,9 @@
 from datetime import timedelta
 
 from django import template
-from django.utils.safestring import SafeString
 
 from dashboard import amounts
 from dashboard.sessions.waterfall import Span
-from dashboard.templatetags.amounts import count
-from metering.reporting.usage import Measures
 
 register = template.Library()
 
@@ -41,9 +38,3 @@ def axis_of(span: Span) -> list[tuple[int, str]]:
         (place, duration(span.length * place // 100 // timedelta(milliseconds=1)))
         for place in (0, 25, 50, 75)
     ]
-
-
-@register.simple_tag
-def tokens_of(total: Measures) -> SafeString:
-    """Input and output together."""
-    return count(total.input_tokens + total.output_tokens)

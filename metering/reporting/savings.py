@@ -6,7 +6,7 @@ had another rate. Cached input is compared with the full input price. Everything
 from the calls it names. `what_if` rates calls one by one.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
@@ -93,9 +93,7 @@ def savings(question: UsageQuestion) -> Savings:
         findings += _repeated(question)
     except TooMuchToRead:
         left_out = (Kind.REPEATED,)
-    shown = [finding for finding in findings if finding.nanos >= NANOS_MIN]
-    shown.sort(key=lambda found: (-found.nanos, found.kind, sorted(found.filters.items())))
-    return Savings(shown, left_out)
+    return Savings(_shown(findings), left_out)
 
 
 class _ModelSums(NamedTuple):
@@ -110,6 +108,18 @@ class _ModelSums(NamedTuple):
     def provider(self) -> str | None:
         """Who sells the model, as its price says."""
         return next((price.provider for _, _, price in self.days if price), None)
+
+
+def savings_by_model(question: UsageQuestion) -> list[Finding]:
+    """Return what is told from sums alone, without reading calls: what caching saved and cheaper
+    models would save, the largest amount first. Raises InvalidQuestion.
+    """
+    return _shown(_by_models(question))
+
+
+def _shown(findings: Iterable[Finding]) -> list[Finding]:
+    shown = [finding for finding in findings if finding.nanos >= NANOS_MIN]
+    return sorted(shown, key=lambda one: (-one.nanos, one.kind, sorted(one.filters.items())))
 
 
 def _by_models(question: UsageQuestion) -> Iterator[Finding]:

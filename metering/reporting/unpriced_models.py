@@ -1,6 +1,6 @@
 """Usage that no price covers."""
 
-from collections.abc import Collection
+from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -29,12 +29,13 @@ def unpriced_models(
     tenant_id: int,
     starts_at: datetime,
     ends_at: datetime,
-    teams: Collection[str] | None = None,
     limit: int = 100,
+    teams: Sequence[str] | None = None,
 ) -> list[UnpricedModel]:
-    """Return models without a price that were used, those with most events first. `teams` leaves
-    out the calls of all other teams.
+    """Return models without a price that were used (by these teams, None: by any), those with most
+    events first.
     """
+    in_teams = None if teams is None else list(teams)
     # The number is written out, so that the partial index of unpriced events fits.
     rows = fetch_rows(
         f"SELECT provider, model, completeness = {Completeness.MISSING.value}, count(*), max(time)"
@@ -42,9 +43,6 @@ def unpriced_models(
         " AND NOT is_void AND time >= %s AND time < %s"
         " AND (%s::text[] IS NULL OR team = ANY(%s))"
         " GROUP BY 1, 2, 3 ORDER BY count(*) DESC, 1, 2, 3 LIMIT %s",
-        [
-            *(tenant_id, starts_at, ends_at),
-            *(None if teams is None else list(teams), list(teams or ()), limit),
-        ],
+        [tenant_id, starts_at, ends_at, in_teams, in_teams, limit],
     )
     return [UnpricedModel(*row) for row in rows]

@@ -84,7 +84,7 @@ def test_a_level_is_told_again_within_an_incident_that_a_lower_level_keeps_open(
     assert fallen.title == "Budget 'Monthly' reached 70%"
     assert (fallen.severity, fallen.excess_nanos) == (Severity.WARNING, 0)
     assert fallen.summary.startswith("73% of the limit used: $1.10 of $1.50 since ")
-    assert "Calls go on." in fallen.summary
+    assert "Calls continue." in fallen.summary
     with account.scope():
         assert timeline(fallen)[-1] == "updated"
     spend(account, "0.4")

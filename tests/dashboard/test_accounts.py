@@ -39,7 +39,7 @@ def test_an_address_and_its_password_sign_in(account: Account) -> None:
 
 
 def test_pages_send_strangers_to_the_login_and_back(account: Account) -> None:
-    for path in ("/", "/budgets", "/unpriced", "/charts/spend.json", "/password"):
+    for path in ("/", "/budgets", "/settings/prices", "/charts/spend.json", "/password"):
         answer = Client().get(path)
         assert answer.status_code == 302, path
         assert answer["Location"].startswith("/login?next="), path

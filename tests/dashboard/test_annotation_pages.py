@@ -78,6 +78,15 @@ def test_flags_stand_on_the_chart_of_usage_that_they_may_be_about(
     assert flags(owner, "?filter[agent]=reader") == []
 
 
+def test_flags_stand_on_the_chart_of_explore(account: Account, owner: Client) -> None:
+    send(account, [make_event(agent="writer")])
+    caller(account).post("/v1/annotations", {"text": "Deployed 4.2"})
+    for metric in ("cost", "error_rate"):
+        figure = owner.get(f"/explore/chart.json?metric={metric}").json()
+        notes = figure["layout"].get("annotations", [])
+        assert [one["hovertext"] for one in notes if "hovertext" in one] == ["Deployed 4.2"], metric
+
+
 def test_a_flag_stands_beside_an_incident_of_its_bucket() -> None:
     figure = over_time([], starts=STARTS, interval="day")
     places = [start.isoformat() for start in STARTS]

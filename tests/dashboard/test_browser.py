@@ -167,7 +167,7 @@ def test_a_phone_shows_everything_within_its_width(
     expect(menu).to_have_attribute("aria-expanded", "true")
     page.get_by_role("link", name="Budgets", exact=True).click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("run out")
-    for path in ("/budgets", "/unpriced", "/?group_by=team", "/password"):
+    for path in ("/budgets", "/settings/prices", "/?group_by=team", "/password"):
         page.goto(path)
         assert overflow(page) == 0, path
     assert complaints == []
@@ -268,7 +268,7 @@ def test_times_are_the_viewers(
 ) -> None:
     send(account, [make_event(model="unheard-of", provider="nobody")])
     page = open_page(browser, live_server, account, complaints)
-    page.goto("/unpriced")
+    page.goto("/settings/prices")
     shown = page.locator("time[data-shown]").first
     assert "Asia/Tokyo" in str(shown.get_attribute("title"))
     assert complaints == []

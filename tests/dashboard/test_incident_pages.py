@@ -592,6 +592,24 @@ def test_figures_are_told_in_their_own_units() -> None:
     ]
 
 
+def test_a_window_that_never_ends_has_no_start() -> None:
+    facts = {"window_start": "1970-01-01T00:00:00+00:00", "window_end": None}
+    assert figures_of(facts) == [Figure("Window", "never ends")]
+
+
+def test_a_budget_below_its_limit_says_how_full_it_is_and_as_of_when(
+    account: Account, owner: Client
+) -> None:
+    facts = {"spent_nanos": 8 * NANOS, "limit_nanos": 10 * NANOS, "used_percent": 80.9}
+    made = make_incident(account, kind="crossing", facts=facts, excess_nanos=0)
+    said = words(owner, f"/incidents/{made.id}")
+    assert "Limit used 80% as of" in said
+    assert "Evidence · as of" in said
+    assert "80% of the limit used" in words(owner, "/incidents")
+    over = make_incident(account, kind="crossing", cause="other", facts=facts, excess_nanos=NANOS)
+    assert "Over the limit $1.00 as of" in words(owner, f"/incidents/{over.id}")
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [

@@ -52,7 +52,7 @@ def test_an_empty_tenant_is_told_how_to_begin(owner: Client) -> None:
     assert re.search(r"Bearer sg_\w+_YOUR_SECRET", html)
     assert "/settings/keys/new" in html
     assert "No budget is in use" in page(owner, "/budgets")
-    assert "All models in use are priced" in page(owner, "/unpriced")
+    assert "Every call has a price" in page(owner, "/settings/prices")
     assert figure(owner)["data"] == []
 
 
@@ -125,7 +125,7 @@ def test_hostile_values_are_shown_and_do_nothing(
     event = make_event(agent=value, customer=value, model=value, cost_usd="1")
     send(account, [event, make_event(agent="tame", cost_usd="0.5")])
     make_budget(account, name=value, per=["customer"])
-    for path in ("/", "/budgets", "/unpriced", "/charts/spend.html"):
+    for path in ("/", "/budgets", "/settings/prices", "/charts/spend.html"):
         html = page(owner, f"{path}?{urlencode({'group_by': 'agent', 'filter[agent]': value})}")
         assert "<script>alert" not in html
         assert 'onmouseover="alert' not in html
@@ -207,7 +207,7 @@ def test_a_stranger_sees_nothing_of_the_tenant(
         "/?group_by=agent",
         "/?filter[agent]=secret-agent&group_by=agent",
         "/budgets",
-        "/unpriced",
+        "/settings/prices",
     ):
         html = page(owner, path).replace("filter[agent]=secret-agent", "")
         assert "secret-budget" not in html
@@ -229,14 +229,14 @@ def test_every_role_looks_and_some_edit(
     may_edit = role in {Role.OWNER, Role.ADMIN, Role.FINANCE}
     assert "shown to all" in page(client, "/budgets")
     assert ("Create budget" in page(client, "/budgets")) is may_edit
-    assert ("Add a price" in page(client, "/unpriced")) is may_edit
+    assert ("Add a price of nobody-knows" in page(client, "/settings/prices")) is may_edit
     page(client)
 
 
 def test_unpriced_models_are_listed_with_the_next_step(account: Account, owner: Client) -> None:
     send(account, [make_event(model="a b&c", provider="p") for _ in range(3)])
-    html = page(owner, "/unpriced")
-    assert "3 calls to 1 model without a price" in html
+    html = page(owner, "/settings/prices")
+    assert "3 calls to 1 model have no price" in html
     assert "/settings/prices/new?provider=p&amp;model=a+b%26c" in html
 
 
@@ -256,7 +256,7 @@ def test_no_page_allows_inline_scripts_or_evaluation(account: Account, owner: Cl
     for path in (
         "/",
         "/budgets",
-        "/unpriced",
+        "/settings/prices",
         "/login",
         "/charts/spend.html",
         "/password",

@@ -27,13 +27,13 @@ def test_page_and_api_find_the_same(account: Account, owner: Client) -> None:
         "failed",
         "cheaper_model",
     }
-    html = page(owner, "/savings")
+    html = page(owner, "/savings/findings")
     shown = set(re.findall(r'<data value="([^"]*)"', html))
     assert {finding["amount_usd"] for finding in answer["data"]} <= shown
     assert {answer["saved_usd"], answer["wasted_usd"]} <= shown
     assert answer["wasted_usd"] == "0.5"
-    assert "$0.0216 saved; $0.50 wasted" in words(owner, "/savings")
-    assert "filter[model]=claude-sonnet-4-5&amp;filter[status]=error" in html
+    assert "Caching saved $0.0216; “" in words(owner, "/savings")
+    assert "/calls?filter[model]=claude-sonnet-4-5&amp;filter[status]=error" in html
     assert caller(make_account()).get("/v1/savings").body["data"] == []
 
 
@@ -68,7 +68,7 @@ def test_every_role_reads_and_no_one_else(
     account: Account, as_role: Callable[[Role], Client]
 ) -> None:
     for role in Role:
-        assert "Nothing was saved or wasted" in page(as_role(role), "/savings")
+        assert "Neither caching nor a cheaper model" in page(as_role(role), "/savings")
     assert Client().get("/savings").status_code == 302
 
 
@@ -76,7 +76,7 @@ def test_every_role_reads_and_no_one_else(
 def test_hostile_names_stay_text(account: Account, owner: Client, text: str) -> None:
     if "\0" not in text:
         send(account, [make_event(model=text, agent=text, cost_usd="1", status="error")])
-    for name in ("model", "instead"):
-        html = owner.get("/savings", {name: text}).content.decode()
+    for path, name in (("", "model"), ("", "instead"), ("/findings", "filter[agent]")):
+        html = owner.get(f"/savings{path}", {name: text}).content.decode()
         assert "<script>alert(1)" not in html
         assert 'onmouseover="alert' not in html

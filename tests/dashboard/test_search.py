@@ -6,6 +6,7 @@ import pytest
 from django.test import Client
 
 from tenants.roles import Role
+from tests.alerts.scene import make_channel
 from tests.dashboard.conftest import sign_in
 from tests.dashboard.test_enforcement_pages import HOSTILE, page, words
 from tests.dashboard.test_team_members import make_team_member
@@ -56,6 +57,25 @@ def test_everything_that_holds_the_text_is_found(used: Account, owner: Client) -
     assert "Nothing is called “nothing”" in found(owner, "nothing")
     assert 'role="option"' not in found(owner, "")
     assert 'role="option"' not in found(sign_in(make_account().email), "market")
+
+
+def test_a_hit_leads_to_its_own_page(used: Account, owner: Client) -> None:
+    channel = make_channel(used, name="Markers")
+    body = {"name": "Marker", "scopes": ["ingest"]}
+    key = caller(used).post("/v1/keys", body).body["id"]
+    html = found(owner, "mark")
+    for address in (
+        "/sessions/mark-1",
+        "/explore?group_by=feature&amp;filter[agent]=market-scout",
+        f"/incidents/channels#channel-{channel.id}",
+        f"/settings/keys#key-{key}",
+    ):
+        assert f'href="{address}"' in html, address
+    assert 'href="/traces/7c85ec15"' in found(owner, "7c85")
+    # Where a hit leads is there.
+    assert f'id="channel-{channel.id}"' in page(owner, "/incidents/channels")
+    assert f'id="key-{key}"' in page(owner, "/settings/keys")
+    assert "mark-1" in page(owner, "/sessions/mark-1")
 
 
 def test_wildcards_mean_themselves(used: Account, owner: Client) -> None:

@@ -73,6 +73,13 @@ def test_another_teams_usage_cannot_be_asked_for(account: Account) -> None:
         assert "foreign" not in answer
 
 
+def test_models_that_other_teams_use_are_not_shown(account: Account) -> None:
+    send(account, [make_event(team=team, model=f"{team}-llm") for team in ("own", "foreign")])
+    html = team_client(account).get("/settings/prices").content.decode()
+    assert "own-llm" in html
+    assert "foreign-llm" not in html
+
+
 def test_the_team_switch_offers_own_teams_alone(account: Account) -> None:
     send(account, [make_event(team="own")])
     make_team_member(account, Role.VIEWER, "elsewhere")

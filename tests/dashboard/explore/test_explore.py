@@ -109,7 +109,7 @@ def test_page_api_csv_and_focus_agree_to_the_nano_dollar(account: Account, owner
     total = Decimal(answer["total"]["cost_usd"])
     assert total_of(html) == total
     assert sum(body_amounts(html)) == total
-    names = {"acme": "acme", "zeta": "zeta", "": "No customer"}
+    names = {"acme": "acme", "zeta": "zeta", "": "no customer"}
     for row in answer["data"]:
         shown = row_amounts(html, names[row["group"]["customer"]])
         assert shown == Decimal(row["cost_usd"])
@@ -233,11 +233,14 @@ def test_a_dollar_can_be_followed_down_to_its_call(account: Account, owner: Clie
         assert link is not None, value
         address = f"/explore{unescape(link[1])}"
     html = owner.get(address).content.decode()
-    assert 'href="/sessions/s%2F1"' in html
+    assert 'href="/sessions/s/1"' in html
     calls = re.findall(r'href="(/calls[^"]+)"', table_of(html))
     listed = owner.get(unescape(calls[-1])).content.decode()
     assert "1 call, $0.25 in total" in listed
     assert 'href="/traces/t1"' in listed
+    call = re.search(r'<a class="name" href="(/calls/[^"]+)"', listed)
+    assert call is not None
+    assert "cost $0.25" in owner.get(unescape(call[1])).content.decode()
 
 
 def test_calls_are_listed_by_time_and_by_cost(account: Account, owner: Client) -> None:

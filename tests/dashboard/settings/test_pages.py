@@ -149,7 +149,7 @@ def test_a_price_is_previewed_then_saved_and_prices_what_had_none(
 ) -> None:
     send(account, [make_event(model="house-model", provider="house") for _ in range(3)])
     text = words(owner, "/settings/prices")
-    assert "1 model has no price" in text
+    assert "3 calls to 1 model have no price" in text
     address = "/settings/prices/new?provider=house&model=house-model"
     assert address.replace("&", "&amp;") in page(owner, "/settings/prices")
     filled = page(owner, address)
