@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from dashboard.amounts import change, money, percent, percent_text
-from dashboard.budget_windows import Watch
 from dashboard.filter_bar import FilterBar
 from dashboard.overview.month import Month
 from metering.models import SourceOutcome
+from metering.reporting.budget_windows import Watch
 from metering.reporting.forecast import Forecast
 from metering.reporting.metrics import Coverage
 from metering.reporting.unpriced_models import UnpricedModel

@@ -12,9 +12,10 @@ from django.utils import timezone
 
 from alerts.incident_lists import needing_attention
 from alerts.models import Delivery, DeliveryState, Incident
-from dashboard.budget_windows import open_requests
+from dashboard.budgets.visible import budgets_of_teams
 from dashboard.filter_bar import FilterBar
 from metering.models import Halt
+from metering.reporting.budget_windows import open_requests
 
 
 class Reader(NamedTuple):
@@ -70,7 +71,11 @@ def incidents_needing_attention(reader: Reader) -> int:
 
 def pending_requests(reader: Reader) -> int:
     """Requests to raise a limit that no one has decided."""
-    return open_requests(reader.tenant_id, timezone.now()).total()
+    waiting = open_requests(reader.tenant_id, timezone.now())
+    if reader.teams is None:
+        return waiting.total()
+    own = set(budgets_of_teams(reader.tenant_id, reader.teams))
+    return sum(number for group, number in waiting.items() if group.budget_id in own)
 
 
 def halts_in_force(reader: Reader) -> int:
@@ -102,6 +107,7 @@ NAVIGATION: Final = (
             Tab("budgets", "Budgets"),
             Tab("requests", "Increase requests", pending_requests, "pending"),
             Tab("halts", "Halts", halts_in_force, "in force"),
+            Tab("breakers", "Breakers"),
             Tab("decisions", "Decisions"),
             Tab("estimates", "Estimates"),
             Tab("unknown", "Outcome unknown"),

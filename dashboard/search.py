@@ -134,7 +134,7 @@ class Search:
         for budget in find_budgets(
             tenant_id=self._tenant_id, text=self._text, teams=self._bar.teams, limit=EACH_MAX
         ):
-            address = reverse("dashboard:budgets")
+            address = reverse("dashboard:budget", args=[budget.id])
             yield self._hit(budget.name, address, "gauge", meta=f"per {budget.period}")
 
     def _incidents(self) -> Iterator[Hit]:

@@ -11,7 +11,7 @@ from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
 from common.money import NANOS_PER_USD
-from dashboard.budget_windows import Bar
+from dashboard.budgets.bars import Bar
 from dashboard.chart_notes import Level, Mark, with_levels, with_marks, with_shade
 from dashboard.charts import (
     LINE,

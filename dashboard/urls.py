@@ -1,6 +1,7 @@
 """Addresses of the pages."""
 
 from django.urls import path, register_converter
+from django.urls.converters import StringConverter
 from django.views.generic import RedirectView
 
 from dashboard import (
@@ -13,7 +14,19 @@ from dashboard import (
     units,
     views,
 )
-from dashboard.enforcement import decisions, estimates, halts, raise_form, raises, unknown
+from dashboard.budgets import editing, previewing
+from dashboard.budgets import one as one_budget
+from dashboard.budgets import views as budget_list
+from dashboard.enforcement import (
+    decisions,
+    estimates,
+    halts,
+    raise_form,
+    raises,
+    rule_forms,
+    rules,
+    unknown,
+)
 from dashboard.explore import calls, exports
 from dashboard.explore import page as explore
 from dashboard.incidents import actions, channel_forms, channels, deliveries, lists, one
@@ -36,10 +49,18 @@ from dashboard.settings import (
     workspace,
 )
 
+app_name = "dashboard"
+
+
+class KindConverter(StringConverter):
+    """A kind of rule that has a form."""
+
+    regex = "|".join(rule_forms.KINDS)
+
+
+register_converter(KindConverter, "kind")
 register_converter(addresses.AnyText, "text")
 register_converter(addresses.Segment, "segment")
-
-app_name = "dashboard"
 
 urlpatterns = [
     path("", overview.page, name="overview"),
@@ -66,7 +87,17 @@ urlpatterns = [
     path("reports/views/<int:view_id>/schedule", pages.schedule, name="schedule_report"),
     path("reports/<int:schedule_id>/delete", pages.unschedule, name="delete_report"),
     path("reports/<int:schedule_id>/test", pages.test, name="test_report"),
-    path("budgets", views.budgets, name="budgets"),
+    path("budgets", budget_list.page, name="budgets"),
+    path("budgets/new", editing.page, name="add_budget"),
+    path("budgets/preview", previewing.preview, name="preview_budget"),
+    path("budgets/previews/<int:simulation_id>", previewing.progress, name="preview_progress"),
+    path("budgets/<int:budget_id>/edit", editing.page, name="edit_budget"),
+    path("budgets/<int:budget_id>/preview", previewing.preview, name="preview_change"),
+    path("budgets/<int:budget_id>", one_budget.page, name="budget"),
+    path("budgets/<int:budget_id>/chart.json", one_budget.chart, name="budget_chart"),
+    path("budgets/<int:budget_id>/chart.html", one_budget.table, name="budget_table"),
+    path("budgets/<int:budget_id>/chart.csv", one_budget.csv, name="budget_csv"),
+    path("budgets/<int:budget_id>/archive", one_budget.archive, name="archive_budget"),
     path("unit-economics", units.page, name="unit_economics"),
     path("unit-economics/chart.json", units.chart, name="units_chart"),
     path("unit-economics/units.csv", units.csv_file, name="units_csv"),
@@ -88,6 +119,10 @@ urlpatterns = [
     path("enforcement/halts/make", halts.make, name="make_halt"),
     path("enforcement/halts/<int:halt_id>/lift", halts.lift, name="lift_halt"),
     path("enforcement/breakers/<int:breaker_id>/close", halts.close, name="close_breaker"),
+    path("enforcement/breakers", rules.page, name="breakers"),
+    path("enforcement/<kind:kind>/new", rule_forms.page, name="add_rule"),
+    path("enforcement/<kind:kind>/<int:rule_id>/edit", rule_forms.page, name="edit_rule"),
+    path("enforcement/<kind:kind>/<int:rule_id>/remove", rule_forms.remove, name="remove_rule"),
     path("enforcement/decisions", decisions.page, name="decisions"),
     path("enforcement/estimates", estimates.page, name="estimates"),
     path("enforcement/unknown", unknown.page, name="unknown"),

@@ -10,14 +10,11 @@ from django.views.decorators.http import require_safe
 
 from dashboard import findings
 from dashboard.access import PageRequest, cached_page
-from dashboard.budget_windows import bar_of, watched_windows
 from dashboard.frame import filter_bar_of, frame
-from metering.budgets.reading import read_budget_index
 from metering.reporting.unpriced_models import unpriced_models
 from tenants.models import ApiKey
 from tenants.roles import ROLES_THAT_GRANT, Scope
 
-WINDOWS_PER_BUDGET_MAX = 25
 UNPRICED_MAX = 200
 
 
@@ -42,27 +39,6 @@ def curl_context(request: PageRequest, scope: Scope) -> dict[str, Any]:
 
 @require_safe
 @cached_page
-def budgets(request: PageRequest) -> HttpResponse:
-    """Every budget with its fullest windows."""
-    bar = filter_bar_of(request)
-    book = read_budget_index(request.tenant.id)
-    watch = watched_windows(
-        tenant_id=request.tenant.id,
-        book=book,
-        now=bar.now,
-        per_budget=WINDOWS_PER_BUDGET_MAX,
-        filters=bar.filters,
-    )
-    shown = {one.rule.id for one in watch.windows}
-    context = frame(request, bar, page="budgets") | {
-        "headline": findings.budgets_headline(watch),
-        "windows": [(one, bar_of(one)) for one in watch.windows],
-        "unused": [rule for rule in book.rules.values() if rule.id not in shown],
-        "budget_count": len(book.rules),
-    }
-    return render(request, "dashboard/budgets.html", context)
-
-
 @require_safe
 @cached_page
 def unpriced(request: PageRequest) -> HttpResponse:

@@ -15,6 +15,7 @@ from django.views.decorators.http import require_safe
 
 from common.cursors import InvalidCursor, read_sort_key, write_cursor
 from dashboard.access import PageRequest, member_page
+from dashboard.budgets.visible import is_visible, teams_of
 from dashboard.enforcement.matches import pairs_of
 from dashboard.filter_bar import Choice, FilterBar
 from dashboard.findings import decisions_headline
@@ -64,6 +65,7 @@ _COUNTS: Final = """
     SELECT decision, code, agent, count(*) FROM (
         SELECT decision, code, agent FROM decision
         WHERE tenant_id = %s AND decided_at >= %s AND decided_at < %s
+            AND (%s::text[] IS NULL OR dimensions ->> 'team' = ANY(%s))
         ORDER BY decided_at DESC, id DESC LIMIT %s
     ) newest GROUP BY decision, code, agent
 """
@@ -77,6 +79,8 @@ class Filter:
     decision: str = ""
     code: str = ""
     budget_id: int | None = None
+    # Whose calls the person sees; None: everyone's.
+    teams: tuple[str, ...] | None = None
 
     @property
     def agent(self) -> str | None:
@@ -107,6 +111,7 @@ class Filter:
             decision=self.decision or None,
             code=self.code or None,
             budget_id=self.budget_id,
+            teams=self.teams,
         )
 
 
@@ -170,7 +175,7 @@ def page(request: PageRequest) -> HttpResponse:
     chosen = _read_filter(request)
     after, chosen = _read_cursor(request.GET.get("cursor"), chosen)
     rows = list_decisions(chosen.question(request.tenant.id), limit=PER_PAGE + 1, after=after)
-    counts = _counts(request.tenant.id, chosen.bar)
+    counts = _counts(request.tenant.id, chosen)
     context = frame(request, chosen.bar.with_further(chosen.further), page="decisions") | {
         "headline": _headline(chosen, counts),
         "lines": _lines(request.tenant.id, chosen, rows[:PER_PAGE]),
@@ -179,7 +184,7 @@ def page(request: PageRequest) -> HttpResponse:
         "decisions": _decision_choices(chosen, counts),
         "codes": _code_choices(chosen, counts),
         "agents": _agent_choices(chosen, counts),
-        "budget": _budget(request.tenant.id, chosen.budget_id),
+        "budget": _budget(request.tenant.id, chosen),
         "without_budget": chosen.query(budget_id=None),
         "is_narrow": chosen.is_narrow,
         "cleared": chosen.bar.without_chips().with_further({}).query(),
@@ -208,6 +213,7 @@ def _read_filter(request: PageRequest) -> Filter:
         decision=decision,
         code=request.GET.get("code", "").replace("\0", ""),
         budget_id=number_of(request.GET.get("budget", "")),
+        teams=teams_of(request),
     )
 
 
@@ -233,10 +239,13 @@ def _older_query(chosen: Filter, rows: Sequence[Decision]) -> str:
 Counts = Mapping[tuple[str, str, str], int]
 
 
-def _counts(tenant_id: int, bar: FilterBar) -> Counts:
-    span = bar.range
+def _counts(tenant_id: int, chosen: Filter) -> Counts:
+    span = chosen.bar.range
+    teams = None if chosen.teams is None else list(chosen.teams)
     with connection.cursor() as cursor:
-        cursor.execute(_COUNTS, [tenant_id, span.starts_at, span.ends_at, COUNTED_MAX])
+        cursor.execute(
+            _COUNTS, [tenant_id, span.starts_at, span.ends_at, teams, teams, COUNTED_MAX]
+        )
         return {(decision, code, agent): count for decision, code, agent, count in cursor}
 
 
@@ -299,10 +308,12 @@ def _agent_query(chosen: Filter, agent: str | None) -> str:
     return chosen.query(bar=chosen.bar.with_only("agent", agent))
 
 
-def _budget(tenant_id: int, budget_id: int | None) -> Budget | None:
-    if budget_id is None:
+def _budget(tenant_id: int, chosen: Filter) -> Budget | None:
+    if chosen.budget_id is None:
         return None
-    return Budget.objects.filter(tenant_id=tenant_id, id=budget_id).first()
+    found = Budget.objects.filter(tenant_id=tenant_id, id=chosen.budget_id).first()
+    is_shown = found is not None and is_visible(found.match, found.per, chosen.teams)
+    return found if is_shown else None
 
 
 def _lines(tenant_id: int, chosen: Filter, rows: Sequence[Decision]) -> list[DecisionLine]:

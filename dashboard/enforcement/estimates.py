@@ -8,6 +8,7 @@ from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
 from dashboard.access import PageRequest, member_page
+from dashboard.budgets.visible import teams_of
 from dashboard.filter_bar import Choice
 from dashboard.findings import estimates_headline
 from dashboard.frame import filter_bar_of, frame
@@ -37,6 +38,7 @@ def page(request: PageRequest) -> HttpResponse:
             starts_at=bar.range.starts_at,
             ends_at=bar.range.ends_at,
             group_by=group,
+            teams=teams_of(request),
         ),
         limit=ROWS_MAX,
     )

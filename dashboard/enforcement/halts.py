@@ -18,6 +18,7 @@ from django.views.decorators.http import require_safe
 from common.errors import InvalidRequest, LimitReached
 from common.values import normal_value
 from dashboard.access import PageRequest, may_halt, may_manage, member_page
+from dashboard.budgets.visible import TEAM, teams_of
 from dashboard.buttons import button_of
 from dashboard.enforcement.matches import calls_of, pairs_of
 from dashboard.findings import halts_headline
@@ -39,6 +40,7 @@ IN_FORCE_MAX: Final = 200
 PAST_PER_PAGE: Final = 25
 REASON_CHARACTERS_MAX: Final = 1000
 SUGGESTED_MAX: Final = 100
+TOP_MAX: Final = 10
 # In place of a dimension: all that the tenant calls.
 EVERYTHING: Final = "everything"
 # How far back is looked for usage of what is to be halted.
@@ -141,17 +143,19 @@ def page(request: PageRequest) -> HttpResponse:
     past = halts.filter(lifted_at__isnull=False).order_by("-version")
     older = list((past.filter(version__lt=before) if before else past)[: PAST_PER_PAGE + 1])
     breakers = Breaker.objects.filter(tenant=request.tenant).in_bulk()
+    teams = teams_of(request)
     context = frame(request, bar, page="halts")
     context |= {
         "headline": halts_headline(in_force.count()),
         "in_force": _lines(in_force[:IN_FORCE_MAX], breakers),
         "in_force_max": IN_FORCE_MAX,
-        "open_breakers": _open_breakers(request.tenant.id, breakers, bar.now),
+        "open_breakers": read_open_breakers(request.tenant.id, breakers, bar.now),
         "past": _lines(older[:PAST_PER_PAGE], breakers),
         "older": older[PAST_PER_PAGE - 1].version if len(older) > PAST_PER_PAGE else None,
         "is_first_page": before is None,
         "dimensions": KNOWN_BEFORE_CALL,
-        "agents": _recent_agents(request.tenant.id, bar.now) if may_halt(request) else [],
+        "agents": _recent_agents(request.tenant.id, bar.now, teams) if may_halt(request) else [],
+        "top_agents": _top_agents(request.tenant.id, in_force[:IN_FORCE_MAX], bar.now, teams),
         "value_characters_max": VALUE_CHARACTERS_MAX,
     }
     return render(request, "dashboard/enforcement/halts.html", context)
@@ -161,9 +165,10 @@ def _lines(rows: Iterable[Halt], breakers: Mapping[int, Breaker]) -> list[HaltLi
     return [HaltLine(row, breakers.get(row.breaker_id or 0)) for row in rows]
 
 
-def _open_breakers(
+def read_open_breakers(
     tenant_id: int, breakers: Mapping[int, Breaker], now: datetime
 ) -> list[OpenBreaker]:
+    """The groups for which these breakers are open."""
     with connection.cursor() as cursor:
         found = open_groups(cursor, tenant_id, breakers, now=now)
     return [
@@ -173,7 +178,41 @@ def _open_breakers(
     ]
 
 
-def _recent_agents(tenant_id: int, now: datetime) -> list[str]:
+@dataclass(frozen=True)
+class AgentLine:
+    """What an agent spent in the last day, and the halt that stops it."""
+
+    name: str
+    measures: Measures
+    halt: Halt | None
+
+
+def _top_agents(
+    tenant_id: int, halts: Iterable[Halt], now: datetime, teams: tuple[str, ...] | None
+) -> list[AgentLine]:
+    """The agents that spent most in the last day."""
+    asked = UsageQuestion(
+        tenant_id=tenant_id,
+        starts_at=now - LOOK_BACK,
+        ends_at=now,
+        group_by=("agent",),
+        interval="none",
+        filters={} if teams is None else {TEAM: teams},
+    )
+    by_agent = {
+        value: row
+        for row in halts
+        if row.match.keys() == {"agent"}
+        for value in wanted_values(row.match["agent"])
+    }
+    return [
+        AgentLine(row.group["agent"], row.measures, by_agent.get(row.group["agent"]))
+        for row in usage(asked, limit=TOP_MAX).rows
+        if not row.is_other and row.group["agent"]
+    ]
+
+
+def _recent_agents(tenant_id: int, now: datetime, teams: tuple[str, ...] | None) -> list[str]:
     """Agents that spent lately, to choose from."""
     asked = UsageQuestion(
         tenant_id=tenant_id,
@@ -181,6 +220,7 @@ def _recent_agents(tenant_id: int, now: datetime) -> list[str]:
         ends_at=now,
         group_by=("agent",),
         interval="none",
+        filters={} if teams is None else {TEAM: teams},
     )
     rows = usage(asked, limit=SUGGESTED_MAX).rows
     return [row.group["agent"] for row in rows if not row.is_other and row.group["agent"]]
@@ -202,7 +242,7 @@ def confirm(request: PageRequest) -> HttpResponse:
         "chosen": [f"{name}={value}" for name, values in pairs_of(match) for value in values],
         "calls": calls_of(match),
         "may_halt_this": may_manage(request) or not is_wide(match),
-        "usage": _recent_usage(request.tenant.id, match, bar.now),
+        "usage": _recent_usage(request.tenant.id, match, bar.now, teams_of(request)),
         "in_flight": _in_flight(request.tenant.id, match),
         "standing": Halt.objects.filter(tenant=request.tenant, lifted_at=None, match=match).first(),
         "dimensions": KNOWN_BEFORE_CALL,
@@ -212,17 +252,24 @@ def confirm(request: PageRequest) -> HttpResponse:
     return render(request, "dashboard/enforcement/confirm_halt.html", context)
 
 
-def _recent_usage(tenant_id: int, match: Mapping[str, Any], now: datetime) -> Measures:
+def _recent_usage(
+    tenant_id: int, match: Mapping[str, Any], now: datetime, teams: tuple[str, ...] | None
+) -> Measures:
+    """What such calls spent in the last day; of a team's member, that team's calls alone."""
+    wanted = {
+        name: tuple(sorted(wanted_values(value))[:VALUES_MAX]) for name, value in match.items()
+    }
+    if teams is not None:
+        wanted[TEAM] = tuple(team for team in teams if team in wanted.get(TEAM, teams))
+        if not wanted[TEAM]:
+            return Measures()
     return total_usage(
         UsageQuestion(
             tenant_id=tenant_id,
             starts_at=now - LOOK_BACK,
             ends_at=now,
             interval="none",
-            filters={
-                name: tuple(sorted(wanted_values(value))[:VALUES_MAX])
-                for name, value in match.items()
-            },
+            filters=wanted,
         )
     )
 

@@ -1,11 +1,14 @@
 """Raising a limit manually: requested and approved by the same person."""
 
+import json
+from collections.abc import Sequence
 from typing import Any, Final
 
 from django import forms
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import transaction
+from django.db.models import QuerySet
 from django.http import Http404, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
@@ -29,6 +32,7 @@ from metering.limits.limit_increases import (
     validate_increase,
 )
 from metering.models import Budget
+from metering.reporting.budget_windows import group_of
 from tenants.admin_site import actor_of
 
 CONFIRMED: Final = "_confirmed"
@@ -44,8 +48,11 @@ class LimitIncreaseForm(forms.Form):
     )
     reason = forms.CharField(label="Reason", max_length=REASON_CHARACTERS_MAX)
 
-    def __init__(self, budget: Budget, data: Any = None) -> None:
-        super().__init__(data)
+    def __init__(
+        self, budget: Budget, data: Any = None, group: Sequence[tuple[str, str]] = ()
+    ) -> None:
+        filled = {f"group_{name}": value for name, value in group}
+        super().__init__(data, initial=filled | {"is_for_one": bool(group)})
         self.budget = budget
         parts = [part for part in Added._fields if getattr(budget, f"limit_{part}") is not None]
         for part in parts:
@@ -90,10 +97,16 @@ def page(request: PageRequest) -> HttpResponse:
     if not may_manage(request):
         raise PermissionDenied
     budgets = Budget.objects.filter(tenant=request.tenant, archived_at=None)
-    budget = budgets.filter(id=number_of(request.GET.get("budget", "")) or 0).first()
+    if not request.GET.get("budget"):
+        return _chooser(request, budgets)
+    budget = budgets.filter(id=number_of(request.GET["budget"]) or 0).first()
     if budget is None:
         raise Http404
-    form = LimitIncreaseForm(budget, request.POST if request.method == "POST" else None)
+    form = LimitIncreaseForm(
+        budget,
+        request.POST if request.method == "POST" else None,
+        group=group_of(budget.per, _group_key(request)),
+    )
     warnings: list[str] = []
     if form.is_valid():
         ask = form.cleaned_data["ask"]
@@ -110,6 +123,26 @@ def page(request: PageRequest) -> HttpResponse:
     context = frame(request, filter_bar_of(request), page="requests")
     context |= {"budget": budget, "form": form, "warnings": warnings, "confirmed": CONFIRMED}
     return render(request, "dashboard/enforcement/add_raise.html", context)
+
+
+def _chooser(request: PageRequest, budgets: QuerySet[Budget]) -> HttpResponse:
+    """Which budget's limit is to be raised."""
+    context = frame(request, filter_bar_of(request), page="requests") | {
+        "headline": "Which limit do you want to raise?",
+        "budgets": budgets.order_by("name", "id"),
+    }
+    return render(request, "dashboard/enforcement/choose_budget.html", context)
+
+
+def _group_key(request: PageRequest) -> str:
+    """The group that an address names; what is none is left out."""
+    text = request.GET.get("group", "")
+    try:
+        values = json.loads(text)
+    except ValueError:
+        return "[]"
+    is_group = isinstance(values, list) and all(isinstance(value, str) for value in values)
+    return text if is_group else "[]"
 
 
 def _raise(request: PageRequest, form: LimitIncreaseForm, ask: IncreaseAsk) -> bool:

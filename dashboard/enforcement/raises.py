@@ -1,10 +1,12 @@
 """Requests to raise a limit: what waits for a person, what is in force, what was decided."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from django import forms
+from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.http import Http404, HttpResponse
 from django.shortcuts import render
@@ -14,15 +16,8 @@ from django.views.decorators.http import require_safe
 from common.errors import InvalidRequest
 from dashboard.access import PageRequest, may_manage, member_page
 from dashboard.amounts import listed
-from dashboard.budget_windows import (
-    Bar,
-    GroupOfBudget,
-    WatchedWindow,
-    bar_of,
-    full_parts,
-    group_of,
-    windows_of_groups,
-)
+from dashboard.budgets.bars import Bar, bar_of
+from dashboard.budgets.visible import budgets_of_teams, teams_of
 from dashboard.buttons import button_of
 from dashboard.findings import requests_headline, shortened
 from dashboard.frame import filter_bar_of, frame
@@ -31,9 +26,17 @@ from metering.budgets.reading import read_budget_index
 from metering.core.amounts import format_amount
 from metering.core.dimensions import REQUEST
 from metering.core.match import group_key
+from metering.limits.halts import lift_halt
 from metering.limits.limit_increases import Added, approve_increase, end_increase, refuse_increase
 from metering.limits.obstacles import Obstacle, read_obstacles
-from metering.models import Budget, LimitIncrease, LimitIncreaseStatus
+from metering.models import Budget, Halt, LimitIncrease, LimitIncreaseStatus
+from metering.reporting.budget_windows import (
+    GroupOfBudget,
+    WatchedWindow,
+    full_parts,
+    group_of,
+    windows_of_groups,
+)
 from tenants.admin_site import actor_of
 
 # More than this no one decides in one sitting; the newest come when these are decided.
@@ -100,6 +103,20 @@ class LimitIncreaseLine:
         )
 
     @property
+    def lockouts(self) -> list[Obstacle]:
+        """What would keep its calls stopped and can be lifted with the approval."""
+        return [one for one in self.obstacles if one.code == "locked_out"]
+
+    @property
+    def others(self) -> list[Obstacle]:
+        """What else would keep all of its calls stopped, besides its own budget."""
+        return [
+            one
+            for one in self.obstacles
+            if one.is_for_all and one.code != "locked_out" and one.budget_id != self.row.budget_id
+        ]
+
+    @property
     def state(self) -> str:
         """What became of it."""
         if self.row.status == LimitIncreaseStatus.REFUSED:
@@ -120,7 +137,10 @@ class NoteForm(forms.Form):
 def page(request: PageRequest) -> HttpResponse:
     """What waits for a decision, what is raised now, and what was decided before."""
     bar = filter_bar_of(request)
+    budgets = Budget.objects.filter(tenant=request.tenant)
     raises = LimitIncrease.objects.filter(tenant=request.tenant).select_related("budget")
+    if (teams := teams_of(request)) is not None:
+        raises = raises.filter(budget_id__in=budgets_of_teams(request.tenant.id, teams))
     is_over = Q(ends_at__lte=bar.now)
     waiting = raises.filter(~is_over, status=LimitIncreaseStatus.ASKED).order_by("asked_at", "id")
     in_force = raises.filter(~is_over, status=LimitIncreaseStatus.APPROVED).order_by(
@@ -139,7 +159,7 @@ def page(request: PageRequest) -> HttpResponse:
         "is_first_page": before is None,
         "shown_max": SHOWN_MAX,
         "note_characters_max": NOTE_CHARACTERS_MAX,
-        "budgets": Budget.objects.filter(tenant=request.tenant, archived_at=None).order_by("name"),
+        "budgets": budgets.filter(archived_at=None).order_by("name"),
     }
     return render(request, "dashboard/enforcement/requests.html", context)
 
@@ -152,7 +172,16 @@ def _with_windows(
     windows = windows_of_groups(
         tenant_id=tenant_id, book=read_budget_index(tenant_id), groups=groups.values(), now=now
     )
-    return [LimitIncreaseLine(row, now, windows.get(group)) for row, group in groups.items()]
+    obstacles = read_obstacles(tenant_id, now=now) if groups else None
+    return [
+        LimitIncreaseLine(
+            row,
+            now,
+            windows.get(group),
+            tuple(obstacles.of(row.budget_id, row.group_key)) if obstacles else (),
+        )
+        for row, group in groups.items()
+    ]
 
 
 def _with_obstacles(
@@ -176,11 +205,28 @@ def _group(row: LimitIncrease) -> GroupOfBudget:
 
 @button_of("requests", may=may_manage)
 def approve(request: PageRequest, raise_id: int) -> str:
-    """Put a raise in force until its end."""
+    """Put a raise in force until its end, and lift the lockouts that were ticked with it."""
     found, note = _find(request, raise_id), _note(request)
-    return describe_approval(
-        approve_increase(limit_increase=found, actor=actor_of(request), note=note)
-    )
+    actor = actor_of(request)
+    with transaction.atomic():
+        approved = approve_increase(limit_increase=found, actor=actor, note=note)
+        for lockout in _lockouts(found, request.POST.getlist("lift")):
+            lift_halt(halt=lockout, actor=actor)
+    return describe_approval(approved)
+
+
+def _lockouts(row: LimitIncrease, chosen: Sequence[str]) -> list[Halt]:
+    """The lockouts among what stops these calls that the person wants lifted."""
+    ids = {number for text in chosen if (number := number_of(text)) is not None}
+    if not ids:
+        return []
+    obstacles = read_obstacles(row.tenant_id, now=timezone.now())
+    liftable = {
+        one.halt_id
+        for one in obstacles.of(row.budget_id, row.group_key)
+        if one.code == "locked_out"
+    }
+    return list(Halt.objects.filter(tenant_id=row.tenant_id, id__in=ids & liftable, lifted_at=None))
 
 
 def describe_approval(approved: LimitIncrease) -> str:

@@ -11,11 +11,17 @@ from django.utils.dateparse import parse_datetime
 from django.views.decorators.http import require_safe
 
 from dashboard.access import PageRequest, member_page
+from dashboard.budgets.visible import teams_of
 from dashboard.filter_bar import FilterBar
 from dashboard.findings import unknown_headline
 from dashboard.frame import filter_bar_of, frame
 from dashboard.views import curl_context
-from metering.reporting.unknown_holds import UnknownHold, list_unknown, sum_unknown
+from metering.reporting.unknown_holds import (
+    UnknownHold,
+    UnknownQuestion,
+    list_unknown,
+    sum_unknown,
+)
 from tenants.roles import Scope
 
 SHOWN_MAX: Final = 100
@@ -31,14 +37,16 @@ Place = tuple[datetime, UUID]
 def page(request: PageRequest) -> HttpResponse:
     """Calls that may have run, by when their hold was over, the latest first."""
     bar = filter_bar_of(request)
-    period = {
-        "starts_at": bar.range.starts_at,
-        "ends_at": bar.range.ends_at,
-        "now": bar.now,
-    }
+    question = UnknownQuestion(
+        tenant_id=request.tenant.id,
+        starts_at=bar.range.starts_at,
+        ends_at=bar.range.ends_at,
+        now=bar.now,
+        teams=teams_of(request),
+    )
     before = _place_of(request.GET.get(BEFORE, ""))
-    rows = list_unknown(request.tenant.id, **period, limit=SHOWN_MAX + 1, before=before)
-    total = sum_unknown(request.tenant.id, **period)
+    rows = list_unknown(question, limit=SHOWN_MAX + 1, before=before)
+    total = sum_unknown(question)
     context = frame(request, bar, page="unknown") | {
         "headline": unknown_headline(
             holds=total.holds, nanos=total.nanos, is_capped=total.is_capped

@@ -9,12 +9,18 @@ from django.db.models import Case, IntegerField, Value, When
 
 from alerts.incident_lists import needing_attention
 from alerts.models import Incident
-from dashboard.budget_windows import Bar, Watch, WatchedWindow, bar_of, watched_windows
+from dashboard.budgets.bars import Bar, bar_of
 from dashboard.filter_bar import FilterBar
 from dashboard.incidents.filters import SEVERITIES
 from dashboard.incidents.lines import IncidentLine, lines_of
 from metering.budgets.index import BudgetIndex
 from metering.models import Mode
+from metering.reporting.budget_windows import (
+    Watch,
+    WatchedWindow,
+    watched_windows,
+    windows_about,
+)
 
 INCIDENTS_SHOWN: Final = 3
 WINDOWS_PER_BUDGET: Final = 2
@@ -47,7 +53,7 @@ def read_attention(tenant_id: int, bar: FilterBar, book: BudgetIndex) -> Attenti
         book=book,
         now=bar.now,
         per_budget=WINDOWS_PER_BUDGET,
-        filters=bar.filters,
+        only=windows_about(book, bar.filters),
     )
     ranked = sorted(watch.windows, key=consequence)[:WINDOWS_SHOWN]
     return Attention(

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
-from dashboard.budget_windows import GroupOfBudget, windows_of_groups
 from dashboard.filter_bar import FilterBar
 from metering.budgets.index import BudgetIndex
 from metering.budgets.rules import BudgetRule
 from metering.core.match import group_key, wanted_values
 from metering.core.periods import Span
 from metering.models import Mode
+from metering.reporting.budget_windows import GroupOfBudget, windows_of_groups
 from metering.reporting.forecast import Forecast, forecast
 from metering.reporting.question import InvalidQuestion
 

@@ -163,10 +163,10 @@ def words_of_value(value: str) -> str:
 
 
 @register.simple_tag
-def amount_of(part: str, amount: int) -> SafeString:
-    """An amount of a budget's limit in its own unit."""
+def amount_of(part: str, amount: int, places: int | None = None) -> SafeString:
+    """An amount of a budget's limit in its own unit; `places` are the decimals of money."""
     if part == "cost_nanos":
-        return money(amount, 2)  # beside another, so both have the same decimals
+        return money(amount, places)
     if part == "seconds":
         return format_html("{}", timedelta(seconds=amount))
     return format_html("{} {}", count(amount), part.replace("_", " "))

@@ -1,185 +1,21 @@
-"""What a person sees before a budget is saved: what it would refuse from then on, what it would
-have refused lately, and what may be a slip of the keyboard.
-"""
+"""The question that a budget's form in the admin ends with."""
 
-from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any, Final
 
-from common.formats import format_time
-from common.money import money, nanos_from_usd
-from metering.budgets.levels import REFUSING
-from metering.core.amounts import describe_unusual_rise, format_amount
-from metering.models import Budget, Mode
 from metering.simulation import Proposal, ProposedBudget
-from metering.simulation.budget_replay import FullGroup
 from metering.simulation.preview import Preview, Replay, preview
+from metering.simulation.warnings import (
+    acts_alike,
+    describe_since,
+    format_limit,
+    is_nothing,
+    refuses,
+    refuses_more,
+    slips,
+    usd_text,
+    warnings_of,
+)
 from tenants.admin_questions import Question
-from tenants.audit import facts_of
-
-PARTS: Final = ("cost_nanos", "tokens", "requests", "tool_calls", "seconds")
-# What a limit of nothing refuses.
-REFUSED_BY_NOTHING: Final = {"requests": "model call", "tool_calls": "tool call"}
-GROUPS_NAMED: Final = 3
-NOT_ADDED_UP: Final = (
-    "Current spend could not be added up in time: the budget may refuse calls as soon as you "
-    "save it."
-)
-NOT_REPLAYED: Final = (
-    "The last 30 days could not be replayed in time. POST /v1/simulations replays them all."
-)
-
-
-def refuses(proposed: ProposedBudget) -> bool:
-    """Whether a budget refuses calls at all."""
-    is_enforced = proposed.budget.mode == Mode.ENFORCE
-    return is_enforced and any(level.action in REFUSING for level in proposed.levels)
-
-
-def acts_alike(proposed: ProposedBudget, present: ProposedBudget) -> bool:
-    """Whether a change leaves what is refused as it is: a name, whom levels notify."""
-    return _acting(proposed) == _acting(present)
-
-
-def _acting(proposed: ProposedBudget) -> tuple[Any, ...]:
-    columns = facts_of(proposed.budget)
-    levels = [level._replace(notify=()) for level in proposed.levels]
-    return {name: value for name, value in columns.items() if name != "name"}, levels
-
-
-def slips(proposal: Proposal) -> list[str]:
-    """What may not be meant, as the budget's own numbers show it."""
-    proposed, present = proposal.budget, proposal.present
-    assert proposed is not None, "a budget is proposed"
-    warnings = list(_nothing(proposed, present))
-    if present is not None and refuses(present):
-        if not refuses(proposed):
-            warnings.append("This budget stops refusing calls from the moment you save it.")
-        else:
-            warnings += _loosened(proposed.budget, present.budget)
-    return warnings
-
-
-def is_nothing(proposed: ProposedBudget) -> bool:
-    """Whether the limit of a budget lets nothing through."""
-    limits = [limit_of(proposed.budget, part) for part in PARTS]
-    return refuses(proposed) and 0 in limits
-
-
-def _nothing(proposed: ProposedBudget, present: ProposedBudget | None) -> Iterator[str]:
-    if not is_nothing(proposed):
-        return
-    was_nothing = present is not None and is_nothing(present)
-    for part in PARTS:
-        if limit_of(proposed.budget, part) != 0:
-            continue
-        if present is not None and was_nothing and limit_of(present.budget, part) == 0:
-            continue
-        calls = REFUSED_BY_NOTHING.get(part, "call")
-        which = " that it counts" if proposed.budget.match else ""
-        yield (
-            f"This budget refuses every {calls}{which} from the moment you save it: its limit is "
-            f"{format_amount(part, 0)}."
-        )
-
-
-def _loosened(proposed: Budget, present: Budget) -> Iterator[str]:
-    for part in PARTS:
-        before, after = limit_of(present, part), limit_of(proposed, part)
-        if before and after is None:
-            yield f"The limit of {format_amount(part, before)} is gone."
-        elif warning := describe_unusual_rise(part, before, after):
-            yield warning
-
-
-def limit_of(budget: Budget, part: str) -> int | None:
-    """One part of a budget's limit."""
-    limit: int | None = getattr(budget, f"limit_{part}")
-    return limit
-
-
-def format_limit(budget: Budget) -> list[str]:
-    """Return the parts of a budget's limit."""
-    limits = {part: limit_of(budget, part) for part in PARTS}
-    return [format_amount(part, limit) for part, limit in limits.items() if limit is not None]
-
-
-def warnings_of(effect: Preview, proposed: ProposedBudget) -> list[str]:
-    """What a budget that refuses would refuse that goes through as it is."""
-    warnings = []
-    if effect.newly_full:
-        warnings.append(_describe_full(effect.newly_full, effect.groups or 0))
-    replay = effect.replay
-    if replay is not None and _refuses_more(replay, proposed):
-        warnings.append(_describe_refusals(replay))
-    if effect.groups is None:
-        warnings.append(NOT_ADDED_UP)
-    if replay is None:
-        refusal = f"The last 30 days cannot be replayed. {effect.refusal}"
-        warnings.append(refusal if effect.refusal else NOT_REPLAYED)
-    return warnings
-
-
-def _refuses_more(replay: Replay, proposed: ProposedBudget) -> bool:
-    """Whether calls that went through would have been refused; a limit of nothing goes without
-    saying.
-    """
-    is_more = replay.refused > replay.present_refused
-    return is_more and refuses(proposed) and not is_nothing(proposed)
-
-
-def _describe_full(full: Sequence[FullGroup], groups: int) -> str:
-    named = [_describe_group(group) for group in full[:GROUPS_NAMED]]
-    if not full[0].group:
-        return (
-            f"The limit is already used up: {named[0]}. Calls are refused as soon as you save it."
-        )
-    is_one = len(full) == 1
-    more = f"; and {len(full) - GROUPS_NAMED:,} more" if len(full) > GROUPS_NAMED else ""
-    return (
-        f"{len(full):,} of {groups:,} {'group' if groups == 1 else 'groups'} "
-        f"{'has' if is_one else 'have'} already used up the limit, and "
-        f"{'is' if is_one else 'are'} refused as soon as you save it: {'; '.join(named)}{more}."
-    )
-
-
-def _describe_group(full: FullGroup) -> str:
-    names = ", ".join(f"{name} {value or '(none)'}" for name, value in full.group.items())
-    is_money = full.part == "cost_nanos"
-    spent = money(full.spent) if is_money else f"{full.spent:,}"
-    words = f"{spent} of {format_amount(full.part, full.limit)}"
-    if is_money and full.spent > full.limit:
-        words += f", {money(full.spent - full.limit)} over"
-    return f"{names}: {words}" if names else words
-
-
-def _describe_refusals(replay: Replay) -> str:
-    result, refused = replay.result, replay.result.refused
-    words = (
-        f"{_since(replay)} it would have refused {replay.refused:,} of {result.calls:,} calls "
-        f"({_money(refused.cost_usd)} of {_money(result.cost_usd)})"
-    )
-    groups = [group for group in result.groups if group.refused]
-    if groups and groups[0].group:
-        count = (
-            f"at least {len(groups)}"
-            if len(groups) == len(result.groups) == 50
-            else (f"{len(groups)}")
-        )
-        words += f" in {count} {'group' if len(groups) == 1 else 'groups'}"
-    if replay.present_refused:
-        words += f"; as it is now, {replay.present_refused:,}"
-    return f"{words}."
-
-
-def _since(replay: Replay) -> str:
-    if replay.is_whole:
-        return "In the last 30 days"
-    return f"Since {format_time(replay.starts_at)} (older calls are too many to replay)"
-
-
-def _money(usd: str) -> str:
-    return money(nanos_from_usd(usd))
 
 
 def ask_about(proposal: Proposal, *, now: datetime, is_asked_for: bool) -> Question | None:
@@ -221,7 +57,7 @@ def _facts(proposed: ProposedBudget, effect: Preview | None) -> list[tuple[str, 
         return rows
     if effect.groups is not None:
         rows.append(("Now", _describe_present(effect, has_groups=bool(budget.per))))
-    if effect.replay is not None and not _refuses_more(effect.replay, proposed):
+    if effect.replay is not None and not refuses_more(effect.replay, proposed):
         rows.append(
             ("Recent calls", _describe_replay(effect.replay, is_enforced=refuses(proposed)))
         )
@@ -243,5 +79,5 @@ def _describe_replay(replay: Replay, *, is_enforced: bool) -> str:
     result = replay.result
     mode = "" if is_enforced else "in mode enforce "
     calls = f"{replay.refused:,} of {result.calls:,} calls"
-    saved = _money(result.saved_usd)
-    return f"{_since(replay)} {mode}it would have refused {calls} and saved {saved}."
+    saved = usd_text(result.saved_usd)
+    return f"{describe_since(replay)} {mode}it would have refused {calls} and saved {saved}."

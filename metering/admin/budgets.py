@@ -18,7 +18,7 @@ from unfold.widgets import (
 )
 
 from common.json_bodies import JsonObject
-from metering.admin.budget_questions import ask_about, format_limit
+from metering.admin.budget_questions import ask_about
 from metering.admin.levels import LevelInline, format_level, levels_of
 from metering.admin.limits import GroupedForm, LimitAdmin, per_field
 from metering.budgets.presets import PRESETS
@@ -36,6 +36,7 @@ from metering.core.periods import EPOCH
 from metering.fields.forms import UsdField, count_field
 from metering.models import Budget, Period
 from metering.simulation import Proposal, ProposedBudget
+from metering.simulation.warnings import format_limit
 from tenants.admin_forms import FilledForm
 from tenants.admin_questions import PREVIEWS, Question
 from tenants.admin_site import actor_of, site, tenant_of

@@ -42,6 +42,7 @@ READ_ERRORS: Final = f"""
                 AS overrun_nanos,
             sum(abs(cost_nanos - reserved_nanos)) AS error_nanos
         FROM reservation WHERE tenant_id = %s AND created_at >= %s AND created_at < %s AND {{after}}
+            AND (%s::text[] IS NULL OR dimensions ->> 'team' = ANY(%s))
         GROUP BY 1, 2, 3
     ), ranked AS (
         SELECT *, sum(settled) OVER (PARTITION BY value, estimate ORDER BY percent) AS seen,
@@ -69,6 +70,8 @@ class EstimateQuestion:
     starts_at: datetime
     ends_at: datetime
     group_by: str = "agent"
+    # Of calls of these teams alone.
+    teams: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         check_range(self.starts_at, self.ends_at)
@@ -121,9 +124,10 @@ def estimate_errors(
         )
     statement = READ_ERRORS.format(value=GROUPS[question.group_by], after=after.sql)
     range_ = (question.tenant_id, question.starts_at, question.ends_at)
+    teams = None if question.teams is None else list(question.teams)
     with connection.cursor() as database:
         database.execute(READ_IN_ORDER)
-        database.execute(statement, [*range_, *after.parameters, limit + 1])
+        database.execute(statement, [*range_, *after.parameters, teams, teams, limit + 1])
         rows = [
             EstimateError._make([value, estimate, *map(int, counts), p50, p95])
             for value, estimate, *counts, p50, p95 in database.fetchall()

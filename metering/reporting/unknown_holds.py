@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from common.queries import fetch_row, fetch_rows
@@ -41,7 +41,10 @@ _BY_WINDOW: Final = f"""
         ON w.window_id = held_window.id AND held.created_at >= w.starts_at
     GROUP BY w.window_id
 """
-_IN_PERIOD: Final = "expires_at >= %(starts_at)s AND expires_at < %(ends_at)s"
+_IN_PERIOD: Final = (
+    "expires_at >= %(starts_at)s AND expires_at < %(ends_at)s"
+    " AND (%(teams)s::text[] IS NULL OR dimensions ->> 'team' = ANY(%(teams)s))"
+)
 _LIST: Final = f"""
     SELECT * FROM ({
     _OF_TIME.format(
@@ -63,6 +66,26 @@ class Window(NamedTuple):
 
     id: int
     starts_at: datetime
+
+
+class UnknownQuestion(NamedTuple):
+    """Holds of a tenant that ended in a range; where teams are named, of their calls alone."""
+
+    tenant_id: int
+    starts_at: datetime
+    ends_at: datetime
+    now: datetime
+    teams: Sequence[str] | None = None
+
+    def parameters(self) -> dict[str, Any]:
+        """What the statements take."""
+        return {
+            "tenant": self.tenant_id,
+            "now": self.now,
+            "starts_at": self.starts_at,
+            "ends_at": self.ends_at,
+            "teams": None if self.teams is None else list(self.teams),
+        }
 
 
 class UnknownHold(NamedTuple):
@@ -113,27 +136,18 @@ def unknown_by_window(
 
 
 def list_unknown(
-    tenant_id: int,
-    *,
-    starts_at: datetime,
-    ends_at: datetime,
-    now: datetime,
-    limit: int,
-    before: tuple[datetime, UUID] | None = None,
+    question: UnknownQuestion, *, limit: int, before: tuple[datetime, UUID] | None = None
 ) -> list[UnknownHold]:
-    """Return holds of an unknown outcome that ended in the range, the latest first."""
-    before_at, before_id = before or (ends_at, _LAST_ID)
-    range_ = {"starts_at": starts_at, "ends_at": ends_at}
-    last = {"before_at": before_at, "before_id": before_id}
-    rows = fetch_rows(_LIST, {"tenant": tenant_id, "now": now, "limit": limit, **range_, **last})
+    """Return holds of an unknown outcome, the latest first; `before` is where the page before
+    ended.
+    """
+    before_at, before_id = before or (question.ends_at, _LAST_ID)
+    place = {"before_at": before_at, "before_id": before_id, "limit": limit}
+    rows = fetch_rows(_LIST, question.parameters() | place)
     return [UnknownHold._make((*row[:3], json.loads(row[3]), *row[4:])) for row in rows]
 
 
-def sum_unknown(
-    tenant_id: int, *, starts_at: datetime, ends_at: datetime, now: datetime
-) -> UnknownSum:
-    """Return the number of holds of an unknown outcome that ended in the range, and their sum."""
-    range_ = {"starts_at": starts_at, "ends_at": ends_at}
-    parameters = {"tenant": tenant_id, "now": now, "limit": HOLDS_MAX, **range_}
-    holds, nanos = fetch_row(_SUM, parameters)
+def sum_unknown(question: UnknownQuestion) -> UnknownSum:
+    """Return the number of holds of an unknown outcome, and their sum."""
+    holds, nanos = fetch_row(_SUM, question.parameters() | {"limit": HOLDS_MAX})
     return UnknownSum(min(holds, HOLDS_MAX), nanos)

@@ -73,17 +73,28 @@ def preview(*, tenant_id: int, proposal: Proposal, now: datetime) -> Preview:
     """
     assert proposal.budget is not None, "a budget is proposed"
     check = time_limit(SECONDS_MAX)
-    standing = _within(lambda: _standing(tenant_id, proposal, now, check))
-    replay, refusal = None, ""
+    present = _present(tenant_id, proposal, now, check)
     try:
         replay = _within(lambda: _replay(tenant_id, proposal, now, check))
     except MeteringError as error:
-        refusal = error.detail
+        return present._replace(refusal=error.detail)
+    return present._replace(replay=replay)
+
+
+def preview_present(*, tenant_id: int, proposal: Proposal, now: datetime) -> Preview:
+    """The same of what is spent now alone, without the last 30 days."""
+    return _present(tenant_id, proposal, now, time_limit(SECONDS_MAX))
+
+
+def _present(
+    tenant_id: int, proposal: Proposal, now: datetime, check: Callable[[], None]
+) -> Preview:
+    standing = _within(lambda: _standing(tenant_id, proposal, now, check))
     if standing is None:
-        return Preview(None, [], 0, replay, refusal)
+        return Preview(None, [], 0, None)
     groups, full, before = standing
     newly_full = [each for each in full if each.values not in before]
-    return Preview(groups, newly_full, len(full) - len(newly_full), replay, refusal)
+    return Preview(groups, newly_full, len(full) - len(newly_full), None)
 
 
 def _within(find: Callable[[], Result]) -> Result | None:

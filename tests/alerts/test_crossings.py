@@ -20,6 +20,7 @@ from alerts.crossings import (
 from alerts.incidents import end_snoozes, observe, snooze
 from alerts.messages import decode
 from alerts.models import Delivery, Incident, Severity
+from common.formats import format_time
 from metering.budgets.rules import LevelRule
 from metering.configuration.budgets import archive_budget, create_budget, update_budget
 from metering.models import Budget, Crossing
@@ -217,14 +218,13 @@ def test_a_crossing_is_told_late_when_its_period_is_over_by_then(daily: Account)
         assert [row[1] for row in told(daily)] == ["opened", "opened"]
         for incident in Incident.objects.order_by("id"):
             assert incident.summary.startswith(
-                f"In the period from {midnight - timedelta(days=1):%Y-%m-%d %H:%M} UTC"
-                f" to {midnight:%Y-%m-%d %H:%M} UTC, which is over, 1"
+                f"In the period from {format_time(midnight - timedelta(days=1))}"
+                f" to {format_time(midnight)}, which is over, 1"
             )
         end_crossings(tenant_id=daily.tenant.id, now=tomorrow)
         first = Incident.objects.order_by("id")[0]
         assert first.summary == (
-            f"The period ended {midnight:%Y-%m-%d %H:%M} UTC. 110% of the limit used:"
-            " $11.00 of $10.00."
+            f"The period ended {format_time(midnight)}. 110% of the limit used: $11.00 of $10.00."
         )
 
 

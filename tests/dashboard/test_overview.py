@@ -244,7 +244,7 @@ def test_budget_windows_say_how_full_they_are(account: Account, owner: Client) -
     make_budget(account, name="full", cost_usd=1, levels=[(70, "none"), (100, "block")])
     send(account, [make_event(cost_usd="1.5")])
     html = page(owner, "/budgets")
-    assert "1 budget window is over the limit" in html
+    assert "1 budget refuses calls now: full" in html
     assert "150%" in html
     assert "levels at 70%, 100%" in html
     assert html.count('class="tick') == 2

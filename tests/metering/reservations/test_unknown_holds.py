@@ -7,11 +7,16 @@ import pytest
 import time_machine
 from django.utils import timezone
 
-from common.json_bodies import JsonObject
 from metering.jobs.tasks import expire_reservations
 from metering.models import Reservation
 from metering.reporting import unknown_holds
-from metering.reporting.unknown_holds import UnknownHold, UnknownSum, list_unknown, sum_unknown
+from metering.reporting.unknown_holds import (
+    UnknownHold,
+    UnknownQuestion,
+    UnknownSum,
+    list_unknown,
+    sum_unknown,
+)
 from tests.factories import NANOS, Account, make_budget, make_event, windows_of
 from tests.metering.api.caller import Answer, Caller, caller
 from tests.metering.reservations.test_reservations import ask, balances, expire, settle
@@ -33,24 +38,24 @@ def unknown(api: Caller, **dimensions: str) -> list[str | None]:
     return [one.get("unknown_usd") for one in found]
 
 
-def last_day(account: Account) -> JsonObject:
+def last_day(account: Account) -> UnknownQuestion:
     now = timezone.now()
-    return {
-        "tenant_id": account.tenant.id,
-        "starts_at": now - timedelta(days=1),
-        "ends_at": now + timedelta(days=1),
-        "now": now,
-    }
+    return UnknownQuestion(
+        tenant_id=account.tenant.id,
+        starts_at=now - timedelta(days=1),
+        ends_at=now + timedelta(days=1),
+        now=now,
+    )
 
 
 def listed(account: Account, limit: int = 9, **fields: Any) -> list[UnknownHold]:
     with account.scope():
-        return list_unknown(limit=limit, **last_day(account), **fields)
+        return list_unknown(last_day(account), limit=limit, **fields)
 
 
 def total(account: Account) -> UnknownSum:
     with account.scope():
-        return sum_unknown(**last_day(account))
+        return sum_unknown(last_day(account))
 
 
 @pytest.mark.parametrize("is_swept", [False, True])

@@ -7,20 +7,15 @@ from typing import Any
 import pytest
 import time_machine
 
-from dashboard import budget_windows
-from dashboard.budget_windows import (
-    Outlook,
-    WatchedWindow,
-    bar_of,
-    outlook,
-    watched_windows,
-)
+from dashboard.budgets.bars import bar_of
 from metering.budgets.reading import read_budget_index
 from metering.budgets.rules import BudgetRule, LevelRule
 from metering.configuration.budgets import archive_budget
 from metering.jobs.tasks import age_rolling_windows
 from metering.ledger.windows import WindowState
 from metering.models import Budget
+from metering.reporting import budget_windows, fullest_windows
+from metering.reporting.budget_windows import Outlook, WatchedWindow, outlook, watched_windows
 from tests.factories import NANOS, Account, make_budget, make_event, send
 
 START = datetime(2026, 11, 22, tzinfo=UTC)
@@ -127,7 +122,6 @@ def test_the_fullest_windows_of_each_budget_come_first(account: Account) -> None
             book=read_budget_index(account.tenant.id),
             now=datetime.now(UTC),
             per_budget=1,
-            filters={},
         )
     windows = watch.windows
     assert [(one.rule.name, one.group, one.part, one.percent) for one in windows] == [
@@ -148,7 +142,6 @@ def test_all_windows_are_counted_and_not_the_shown_ones_alone(account: Account) 
             book=read_budget_index(account.tenant.id),
             now=datetime.now(UTC),
             per_budget=1,
-            filters={},
         )
     assert [one.percent for one in watch.windows] == [Decimal(250)]
     assert watch.over == 2
@@ -157,13 +150,13 @@ def test_all_windows_are_counted_and_not_the_shown_ones_alone(account: Account) 
 def test_of_windows_without_end_the_newest_and_those_at_a_level_are_ranked(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ranked_max = budget_windows.RANKED_MAX
+    ranked_max = fullest_windows.RANKED_MAX
     make_budget(account, per=["session"], cost_usd=1, period="lifetime", levels=[(90, "none")])
     for session, usd in [("full", "0.95"), ("old", "0.80"), ("new", "0.10"), ("newer", "0.20")]:
         send(account, [make_event(session=session, cost_usd=usd)])
-    statement = budget_windows._FULLEST.replace(f"LIMIT {ranked_max}", "LIMIT 2")
+    statement = fullest_windows._FULLEST.replace(f"LIMIT {ranked_max}", "LIMIT 2")
     assert statement.count("LIMIT 2") == 2
-    monkeypatch.setattr(budget_windows, "_FULLEST", statement)
+    monkeypatch.setattr(fullest_windows, "_FULLEST", statement)
     monkeypatch.setattr(budget_windows, "RANKED_MAX", 2)
     with account.scope():
         watch = watched_windows(
@@ -171,7 +164,6 @@ def test_of_windows_without_end_the_newest_and_those_at_a_level_are_ranked(
             book=read_budget_index(account.tenant.id),
             now=datetime.now(UTC),
             per_budget=9,
-            filters={},
         )
     assert [one.group[0][1] for one in watch.windows] == ["full", "newer", "new"]
     assert all(one.has_more for one in watch.windows)
@@ -190,7 +182,6 @@ def test_rolling_windows_that_count_nothing_are_not_ranked(account: Account) -> 
             book=read_budget_index(account.tenant.id),
             now=now,
             per_budget=9,
-            filters={},
         )
     assert [one.group[0][1] for one in watch.windows] == ["b"]
     assert not watch.windows[0].has_more

@@ -3,92 +3,32 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from django.db import connection
 
-from dashboard.window_filters import wanted_windows
 from metering.budgets.index import BudgetIndex
 from metering.budgets.levels import REFUSING
 from metering.budgets.rules import BudgetRule, LimitIncreaseRule
 from metering.core.dimensions import REQUEST
 from metering.core.match import wanted_values
 from metering.core.periods import ROLLING_SECONDS
-from metering.ledger.windows import WINDOW_COLUMNS, WindowState, used_percent, used_share_sql
+from metering.ledger.windows import WINDOW_COLUMNS, WindowState, used_percent
 from metering.models import LimitIncrease, LimitIncreaseStatus
+from metering.reporting.fullest_windows import (
+    EVERY_WINDOW,
+    RANKED_MAX,
+    SEEN_SHARE,
+    WindowFilter,
+    read_fullest,
+)
 from metering.reporting.unknown_holds import unknown_by_window, window_from
 
-# A rate that was seen for less than this share of the window, or these minutes, says nothing yet.
-SEEN_SHARE: Final = Decimal("0.02")
 SEEN_MIN: Final = timedelta(minutes=10)
 WHOLE: Final = Decimal(100)
-# A bar shows this much beyond its limit; what is further is cut off and said in words.
-BAR_PERCENT_MAX: Final = Decimal(160)
-
-# Of windows without end, which are always current, this many of each budget are ranked: the
-# newest, and the newest of those that have reached a level. Of rolling ones those that count
-# anything.
-RANKED_MAX: Final = 1_000
-
-_RANKED: Final = f"""
-    SELECT * FROM budget_window o
-    WHERE o.ends_at > %(now)s AND o.starts_at <= %(now)s
-        AND o.tenant_id = b.tenant_id AND o.budget_id = b.id AND o.revision = b.revision
-    UNION ALL
-    SELECT * FROM budget_window o
-    WHERE b.is_rolling AND o.oldest_grain_at IS NOT NULL
-        AND o.tenant_id = b.tenant_id AND o.budget_id = b.id AND o.revision = b.revision
-    UNION ALL
-    SELECT * FROM budget_window o
-    WHERE NOT b.is_rolling AND o.tenant_id = b.tenant_id AND o.id IN (
-        (SELECT id FROM budget_window w WHERE w.tenant_id = b.tenant_id AND w.budget_id = b.id
-            AND w.revision = b.revision AND w.ends_at IS NULL AND w.level_percent > 0
-        ORDER BY id DESC LIMIT {RANKED_MAX})
-        UNION
-        (SELECT id FROM budget_window w WHERE w.tenant_id = b.tenant_id AND w.budget_id = b.id
-            AND w.revision = b.revision AND w.ends_at IS NULL
-        ORDER BY id DESC LIMIT {RANKED_MAX})
-    )
-"""
-_FULLEST: Final = f"""
-    WITH raised AS (
-        SELECT budget_id, group_key, sum(add_cost_nanos) AS cost_nanos, sum(add_tokens) AS tokens,
-            sum(add_requests) AS requests, sum(add_tool_calls) AS tool_calls,
-            sum(add_seconds) AS seconds
-        FROM limit_increase WHERE tenant_id = %(tenant)s
-            AND status = '{LimitIncreaseStatus.APPROVED.value}'
-            AND starts_at <= %(now)s AND ends_at > %(now)s GROUP BY budget_id, group_key
-    ), counting AS (
-        SELECT w.tenant_id, w.id, w.budget_id,
-            {used_share_sql("coalesce(every.{part}, 0) + coalesce(own.{part}, 0)")} AS used,
-            CASE WHEN w.ends_at IS NOT NULL AND NOT b.is_rolling THEN
-            extract(epoch FROM %(now)s - w.starts_at) / extract(epoch FROM w.ends_at - w.starts_at)
-        END AS passed
-        FROM budget b CROSS JOIN LATERAL ({_RANKED}) w
-        LEFT JOIN raised every ON every.budget_id = b.id AND every.group_key = ''
-        LEFT JOIN raised own ON own.budget_id = b.id AND own.group_key = w.group_key
-        WHERE b.tenant_id = %(tenant)s AND b.archived_at IS NULL AND NOT ('{REQUEST}' = ANY(b.per))
-            AND NOT EXISTS (
-                SELECT FROM jsonb_each(%(filters)s::jsonb) AS wanted (name, by)
-                WHERE NOT (wanted.by -> 'budgets' @> to_jsonb(b.id))
-                    AND NOT coalesce(wanted.by -> 'values' ? (w.group_key::jsonb ->>
-                        (array_position(b.per, wanted.name::varchar) - 1)), false)
-            )
-    ), ranked AS (
-        SELECT tenant_id, id, count(*) OVER (PARTITION BY budget_id) AS windows,
-            count(*) FILTER (WHERE used >= 1) OVER () AS over,
-            count(*) FILTER (WHERE used < 1 AND used > passed AND passed >= {SEEN_SHARE}) OVER ()
-                AS running_out,
-            row_number() OVER (PARTITION BY budget_id ORDER BY used DESC NULLS LAST, id) AS place
-        FROM counting
-    )
-    SELECT {WINDOW_COLUMNS}, ranked.windows, ranked.over, ranked.running_out
-    FROM ranked JOIN budget_window w ON w.tenant_id = ranked.tenant_id AND w.id = ranked.id
-    WHERE ranked.place <= %(per_budget)s
-"""
 _OF_GROUPS = f"""
     SELECT {WINDOW_COLUMNS}
     FROM unnest(%(budget_ids)s::bigint[], %(group_keys)s::text[]) AS n (budget_id, group_key)
@@ -154,6 +94,19 @@ class Outlook:
     is_over: bool = False
 
 
+class Spread(NamedTuple):
+    """How full all windows of a budget are: how many there are in each tenth of the limit, and over
+    it.
+    """
+
+    windows: int
+    bins: Sequence[int]
+
+    @property
+    def over(self) -> int:
+        return self.bins[-1]
+
+
 @dataclass(frozen=True)
 class Watch:
     """The fullest windows of each budget, and how many of all are over or will be at their rate."""
@@ -161,6 +114,7 @@ class Watch:
     windows: list[WatchedWindow]
     over: int
     running_out: int
+    spreads: Mapping[int, Spread] = field(default_factory=dict)
 
 
 def watched_windows(
@@ -169,31 +123,59 @@ def watched_windows(
     book: BudgetIndex,
     now: datetime,
     per_budget: int,
-    filters: Mapping[str, Sequence[str]],
+    only: WindowFilter = EVERY_WINDOW,
+    skipped: int = 0,
 ) -> Watch:
-    """The windows that count now, the fullest first: those that are about the values of `filters`
-    alone, because the budget's match or the window's group names one of them for each dimension.
+    """The windows that count now, the fullest first: of each budget `per_budget`, after those that
+    are `skipped`.
 
     Budgets on single calls have no window that fills, and are not here.
     """
-    asked: dict[str, Any] = {"tenant": tenant_id, "now": now, "per_budget": per_budget}
-    asked["filters"] = wanted_windows(book, filters)
-    with connection.cursor() as cursor:
-        cursor.execute(_FULLEST, asked)
-        rows = cursor.fetchall()
-    width = len(WindowState._fields)
+    budget_ids = book.rules.keys() if only.budget_ids is None else only.budget_ids
+    rows = read_fullest(
+        tenant_id,
+        only=only._replace(budget_ids=budget_ids),
+        now=now,
+        per_budget=per_budget,
+        skipped=skipped,
+    )
     waiting = open_requests(tenant_id, now)
     found = [
-        _watched(book.rules[state.budget_id], state, waiting, windows=row[width], now=now)
+        _watched(book.rules[row.state.budget_id], row.state, waiting, windows=row.windows, now=now)
         for row in rows
-        if (state := WindowState(*row[:width])).budget_id in book.rules
+        if row.state.budget_id in book.rules
     ]
     found = _with_unknown(tenant_id, found, now)
     found.sort(key=lambda one: (-one.percent, one.rule.name, one.state.id))
-    over, running_out = rows[0][width + 1 :] if rows else (0, 0)
+    over, running_out = (rows[0].over, rows[0].running_out) if rows else (0, 0)
     # Windows without an end have no rate in SQL; those that are shown have one here.
     endless = sum(one.state.ends_at is None and bool(one.outlook.runs_out_at) for one in found)
-    return Watch(found, over, running_out + endless)
+    spreads = {row.state.budget_id: Spread(row.windows, row.bins) for row in rows}
+    return Watch(found, over, running_out + endless, spreads)
+
+
+def watched_window(
+    *, tenant_id: int, rule: BudgetRule, state: WindowState, now: datetime
+) -> WatchedWindow:
+    """One window; one whose period is over is judged as of its end."""
+    is_past = state.ends_at is not None and state.ends_at <= now
+    at = state.ends_at - timedelta(microseconds=1) if is_past and state.ends_at else now
+    found = _watched(rule, state, open_requests(tenant_id, now), windows=1, now=at)
+    if is_past:
+        found = replace(found, outlook=Outlook(is_over=found.percent >= WHOLE), requests=0)
+    return _with_unknown(tenant_id, [found], now)[0]
+
+
+def windows_about(book: BudgetIndex, filters: Mapping[str, Sequence[str]]) -> WindowFilter:
+    """The windows that are about these values alone: for each dimension, the budget's match or the
+    window's group names one of them.
+    """
+    budget_ids = [
+        rule.id
+        for rule in book.rules.values()
+        if all(name in rule.per or _is_about(rule, name, filters[name]) for name in filters)
+    ]
+    return WindowFilter(budget_ids, values=filters)
 
 
 def _is_about(rule: BudgetRule, name: str, values: Sequence[str]) -> bool:
@@ -361,45 +343,3 @@ def full_parts(window: WatchedWindow, add: Sequence[int], *, now: datetime) -> l
     seconds = _seconds(state.first_used_at, now)
     is_late = seconds * 100 >= percent * (rule.limit_seconds + more[4])
     return [*found, "seconds"] if is_late else found
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A window's bar: places and widths in percent of the drawing, not of the limit."""
-
-    spent_width: Decimal
-    over_from: Decimal
-    over_width: Decimal
-    reserved_from: Decimal
-    reserved_width: Decimal
-    limit_at: Decimal
-    ticks: list[tuple[Decimal, int, str]]
-    is_cut: bool
-
-
-def bar_of(window: WatchedWindow) -> Bar:
-    """How a window is drawn. Pure."""
-    used = window.percent + window.reserved_percent
-    highest = max([level for level, _ in window.levels], default=100)
-    scale = max(WHOLE, min(BAR_PERCENT_MAX, max(used, Decimal(highest))))
-    drawn = min(window.percent, scale)
-    within = min(drawn, WHOLE)
-    reserved = max(Decimal(0), min(used, scale) - drawn)
-
-    def placed(percent: Decimal) -> Decimal:
-        return round(percent * 100 / scale, 2)
-
-    return Bar(
-        spent_width=placed(within),
-        over_from=placed(within),
-        over_width=placed(drawn - within),
-        reserved_from=placed(drawn),
-        reserved_width=placed(reserved),
-        limit_at=placed(WHOLE),
-        ticks=[
-            (placed(Decimal(level)), level, action)
-            for level, action in window.levels
-            if level <= scale
-        ],
-        is_cut=used > scale,
-    )

@@ -1,0 +1,1 @@
+"""Pages of budgets: which limit is hit next, what one budget does, and the form for its rule."""

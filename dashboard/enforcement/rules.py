@@ -1,0 +1,132 @@
+"""Breakers and rate limits: what they do, where they are open, how full they are."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from django.http import HttpResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_safe
+
+from common.money import usd_words
+from dashboard.access import PageRequest, cached_page
+from dashboard.amounts import listed
+from dashboard.budgets.history import group_words
+from dashboard.budgets.words import match_words
+from dashboard.enforcement.halts import OpenBreaker, read_open_breakers
+from dashboard.frame import filter_bar_of, frame
+from metering.limits.rate_limits import RateRule
+from metering.models import Breaker, BreakerClose, Mode, RateLimit
+from metering.reporting.rate_fill import RateFill, read_rate_fills
+
+SHOWN_MAX: Final = 500
+
+
+@dataclass(frozen=True)
+class BreakerLine:
+    """A breaker as the page shows it."""
+
+    row: Breaker
+    opened: Sequence[OpenBreaker]
+
+    @property
+    def trigger(self) -> str:
+        """What opens it."""
+        row, parts = self.row, []
+        if row.cost_nanos_per_minute is not None:
+            parts.append(f"more than {usd_words(row.cost_nanos_per_minute)} within a minute")
+        if row.error_percent is not None:
+            parts.append(f"{row.error_percent}% failed calls, of {row.error_min_calls:,} or more")
+        if row.tokens_times is not None:
+            parts.append(f"{row.tokens_times:,} times the usual tokens")
+        return listed(parts, "or")
+
+    @property
+    def effect(self) -> str:
+        """What happens then."""
+        row = self.row
+        if row.mode != Mode.ENFORCE:
+            return "records it, stops nothing"
+        does = f"reduces limits to {row.limit_percent}%" if row.limit_percent else "stops calls"
+        how = "a probe succeeds" if row.close == BreakerClose.PROBE else "someone closes it"
+        return f"{does} until {how}"
+
+    @property
+    def scope(self) -> str:
+        return scope_of(self.row.match, self.row.per)
+
+
+@dataclass(frozen=True)
+class RateLine:
+    """A rate limit as the page shows it."""
+
+    row: RateLimit
+    fill: RateFill | None
+
+    @property
+    def rates(self) -> str:
+        """What may be asked for within any minute."""
+        row, parts = self.row, []
+        if row.cost_nanos_per_minute is not None:
+            parts.append(usd_words(row.cost_nanos_per_minute))
+        if row.tokens_per_minute is not None:
+            parts.append(f"{row.tokens_per_minute:,} tokens")
+        if row.requests_per_minute is not None:
+            parts.append(f"{row.requests_per_minute:,} requests")
+        return listed(parts)
+
+    @property
+    def scope(self) -> str:
+        return scope_of(self.row.match, self.row.per)
+
+    @property
+    def fullest(self) -> str:
+        """Who has used most of the minute."""
+        return group_words(self.row.per, self.fill.group_key) if self.fill else ""
+
+    @property
+    def width(self) -> int:
+        """How much of its bar is filled."""
+        return min(100, int(self.fill.percent)) if self.fill else 0
+
+
+def scope_of(match: Mapping[str, object], per: Sequence[str]) -> str:
+    """Which calls a rule watches, and what it tells apart."""
+    each = f"each {listed([*per])}" if per else "all together"
+    counted = match_words(match)
+    return f"{each} of {counted}" if counted else each
+
+
+@require_safe
+@cached_page
+def page(request: PageRequest) -> HttpResponse:
+    """Every breaker, where it is open, and every rate limit with its fullest group."""
+    bar = filter_bar_of(request)
+    tenant_id = request.tenant.id
+    breakers = Breaker.objects.filter(tenant_id=tenant_id).order_by("name", "id")[:SHOWN_MAX]
+    by_id = {row.id: row for row in breakers}
+    opened = read_open_breakers(tenant_id, by_id, bar.now)
+    limits = list(RateLimit.objects.filter(tenant_id=tenant_id).order_by("name", "id")[:SHOWN_MAX])
+    fills = read_rate_fills(tenant_id, map(RateRule.of, limits), now=bar.now)
+    lines = [
+        BreakerLine(row, [one for one in opened if one.breaker.id == row.id])
+        for row in by_id.values()
+    ]
+    lines.sort(key=lambda line: not line.opened)
+    context = frame(request, bar, page="breakers") | {
+        "headline": headline_of(breakers=len(lines), opened=len(opened), limits=len(limits)),
+        "breakers": lines,
+        "opened": opened,
+        "limits": [RateLine(row, fills.get(row.id)) for row in limits],
+    }
+    return render(request, "dashboard/enforcement/rules.html", context)
+
+
+def headline_of(*, breakers: int, opened: int, limits: int) -> str:
+    """Whether anything is stopped or slowed. Pure."""
+    if opened:
+        verb = "group is" if opened == 1 else "groups are"
+        return f"{opened:,} {verb} stopped or slowed by an open breaker"
+    if breakers:
+        return f"No breaker is open, of {breakers:,}"
+    return f"{limits:,} rate limit{'' if limits == 1 else 's'}" if limits else "No breakers yet"
