@@ -58,7 +58,9 @@ def addresses(found: dict[str, object]) -> Iterator[Address]:
             continue  # leads to another page
         values = {one: found.get(name if one == "token" else one, 1) for one in names}
         path = reverse(f"dashboard:{name}", kwargs=values)
-        yield Address(name, path + QUERIES.get(name, "").format(**found), bool(names))
+        query = QUERIES.get(name, "")
+        is_of_row = "{" in query or any(one != "kind" for one in names)
+        yield Address(name, path + query.format(**found), is_of_row)
 
 
 def read(client: Client, path: str) -> tuple[int, bytes]:

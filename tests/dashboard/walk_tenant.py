@@ -4,11 +4,14 @@ from datetime import UTC, datetime, timedelta
 
 from django.test import Client
 
+from metering.jobs.tasks import run_simulations
+from metering.models import Simulation
 from tenants.invitations import invite
 from tenants.models import Team, User
 from tenants.password_resets import make_reset_token
 from tenants.roles import Role
 from tests.alerts.scene import make_channel
+from tests.dashboard.budgets.test_form import fill, post
 from tests.dashboard.settings.test_pages import make_price, make_window
 from tests.dashboard.test_enforcement_pages import (
     make_breaker,
@@ -30,7 +33,7 @@ def furnish(account: Account, owner: Client) -> dict[str, object]:
     """Fill the tenant; answer what stands for the parameters of addresses, by their names."""
     make_team(account)
     _report(account)
-    return {**_limits(account), **_alerts(account), **_settings(account, owner)}
+    return {**_limits(account, owner), **_alerts(account), **_settings(account, owner)}
 
 
 def make_team(account: Account) -> Team:
@@ -74,7 +77,7 @@ def _report(account: Account) -> None:
     api.post("/v1/annotations", {"text": HOSTILE})
 
 
-def _limits(account: Account) -> dict[str, object]:
+def _limits(account: Account, owner: Client) -> dict[str, object]:
     everything = make_budget(
         account, name="Everything", cost_usd=2, levels=[(70, "none"), (100, "block")]
     )
@@ -83,11 +86,18 @@ def _limits(account: Account) -> dict[str, object]:
     made = make_halt(account, agent="someone-else")
     breaker = make_breaker(account)
     record(account, {}, {"dimensions": {"agent": HOSTILE, "session": "run-0"}})
+    post(owner, fill(owner), "/budgets/preview")
+    run_simulations()
+    with account.scope():
+        previewed = Simulation.objects.latest("id")
     return {
         "budget_id": everything.id,
         "raise_id": waiting.id,
         "halt_id": made.id,
         "breaker_id": breaker.id,
+        "kind": "breakers",
+        "rule_id": breaker.id,
+        "simulation_id": previewed.id,
     }
 
 
@@ -118,7 +128,6 @@ def _settings(account: Account, owner: Client) -> dict[str, object]:
     return {
         "member_id": member.id,
         "team_id": make_team(account).id,
-        "kind": "model",
         "price_id": price.id,
         "window_id": window.id,
         "invitation": invited.token,
