@@ -53,9 +53,10 @@ def expect_answer(page: Page, words: str) -> None:
     """The page has a part of this name, with a figure or a row in it."""
     name = re.compile(rf"^{re.escape(words)}")
     tile = page.locator(".tile").filter(has=page.get_by_text(name))
-    answer = page.get_by_role("region", name=name).or_(tile).first
+    column = page.get_by_role("table").filter(has=page.get_by_role("columnheader", name=name))
+    answer = page.get_by_role("region", name=name).or_(tile).or_(column).first
     expect(answer).to_be_visible()
-    expect(answer.locator("data, tbody tr, .chart, input").first).to_be_visible()
+    expect(answer.locator(":is(data, tbody tr, svg, .chart, input):visible").first).to_be_visible()
 
 
 @needs_chromium

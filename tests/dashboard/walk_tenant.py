@@ -67,7 +67,7 @@ def _report(account: Account) -> None:
                     status="error" if day % 5 == step else "ok",
                 )
             )
-    events.append(make_event(agent=HOSTILE, team="x" * 200, cost_usd="1", session=HOSTILE))
+    events.append(make_event(agent=HOSTILE, team="x" * 200, cost_usd="1", session="run-0"))
     events.append(make_event(model="unheard-of", provider="nobody", team=TEAM))
     send(account, events)
     finish_jobs()
