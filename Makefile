@@ -36,7 +36,7 @@ soak: .venv/run.stamp
 # The pictures of README, from the demo that `make run` has started and loaded; looks for faults of
 # these pages, too.
 pictures: .venv/dev.stamp chromium
-	$(BIN)/python -m tests.dashboard.walk_pictures $${DATA_DIR:-data} $(CHROMIUM)
+	$(BIN)/python -m tests.dashboard.walk_pictures $${DATA_DIR:-.data} $(CHROMIUM)
 
 # Resolves requirements/*.in again; needs uv. The locked files hold hashes and no addresses.
 lock:

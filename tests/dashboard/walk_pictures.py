@@ -56,5 +56,4 @@ if __name__ == "__main__":
     data_dir, chromium = sys.argv[1:]
     # config/demo.py wrote it.
     problems = take_pictures(json.loads((Path(data_dir) / "demo.json").read_text()), chromium)
-    print("\n".join(problems))
-    sys.exit(bool(problems))
+    sys.exit("\n".join(problems) or None)
