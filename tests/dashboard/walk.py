@@ -104,24 +104,24 @@ def walk(
     """Open every path in these looks; return the problems of each. `session` is the cookie of a
     person who has signed in.
     """
-    context = browser.new_context(base_url=server_url)
-    if session:
-        context.add_cookies([{"name": "sessionid", "value": session, "url": server_url}])
-    page = context.new_page()
-    complaints = watch(page, server_url)
     problems: dict[str, list[str]] = {}
-    for look in looks:
-        page.set_viewport_size({"width": look.width, "height": 900})
-        for path in paths:
-            page.emulate_media(color_scheme=look.schemes[0])
-            page.goto(path)
-            for place, scheme in enumerate(look.schemes):
-                page.emulate_media(color_scheme=scheme)
-                settle(page)
-                # What else axe looks at does not depend on the theme.
-                found = problems_of(page, rules=("color-contrast",) if place else ())
-                if found := complaints + found:
-                    problems[f"{path} {scheme} {look.width}"] = found
-                complaints.clear()
-    context.close()
+    # An open page keeps the server from ending, so this closes after a failure, too.
+    with browser.new_context(base_url=server_url) as context:
+        if session:
+            context.add_cookies([{"name": "sessionid", "value": session, "url": server_url}])
+        page = context.new_page()
+        complaints = watch(page, server_url)
+        for look in looks:
+            page.set_viewport_size({"width": look.width, "height": 900})
+            for path in paths:
+                page.emulate_media(color_scheme=look.schemes[0])
+                page.goto(path)
+                for place, scheme in enumerate(look.schemes):
+                    page.emulate_media(color_scheme=scheme)
+                    settle(page)
+                    # What else axe looks at does not depend on the theme.
+                    found = problems_of(page, rules=("color-contrast",) if place else ())
+                    if found := complaints + found:
+                        problems[f"{path} {scheme} {look.width}"] = found
+                    complaints.clear()
     return problems
