@@ -7,7 +7,7 @@ CHROMIUM := /usr/bin/chromium
 COMPILE = uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 \
 	--generate-hashes --no-header --no-emit-index-url --no-emit-find-links
 
-.PHONY: run test lint bench soak lock chromium clean
+.PHONY: run test lint bench soak pictures lock chromium clean
 
 run: .venv/run.stamp
 	@exec $(BIN)/python -m config.supervisor --under-make
@@ -32,6 +32,11 @@ bench: .venv/run.stamp
 # make soak SOAK="--operations 250000 --seed 1 --folder /var/tmp/soak"
 soak: .venv/run.stamp
 	$(BIN)/python -m bench.soak $(SOAK)
+
+# The pictures of README, from the demo that `make run` has started and loaded; looks for faults of
+# these pages, too.
+pictures: .venv/dev.stamp chromium
+	$(BIN)/python -m tests.dashboard.walk_pictures $${DATA_DIR:-.data} $(CHROMIUM)
 
 # Resolves requirements/*.in again; needs uv. The locked files hold hashes and no addresses.
 lock:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
-from csp.constants import SELF, UNSAFE_EVAL
+from csp.constants import SELF, UNSAFE_EVAL, UNSAFE_INLINE
 from csp.decorators import csp_replace
 from django.contrib import messages
 from django.contrib.admin import SimpleListFilter
@@ -72,8 +72,9 @@ if TYPE_CHECKING:
 else:
     AnyModelAdmin = BaseModelAdmin
 
-# The admin's Alpine evaluates expressions; under its paths alone that is allowed.
-SCRIPT_SOURCES: Final = [SELF, UNSAFE_EVAL]
+# The admin's Alpine evaluates expressions, and its templates have style attributes; under its paths
+# alone that is allowed.
+ADMIN_SOURCES: Final = {"script-src": [SELF, UNSAFE_EVAL], "style-src": [SELF, UNSAFE_INLINE]}
 # All rows of the admin have whole numbers for keys.
 ROW_ID: Final = re.compile(r"[0-9]{1,20}")
 PARAMETERS_MAX: Final = 100
@@ -112,7 +113,7 @@ class TenantAdminSite(UnfoldAdminSite):
         return bool(request.user.is_active and role_of(request) is not None)
 
     def admin_view(self, view: View, cacheable: bool = False) -> View:
-        inner = csp_replace({"script-src": SCRIPT_SOURCES})(super().admin_view(view, cacheable))
+        inner = csp_replace(ADMIN_SOURCES)(super().admin_view(view, cacheable))
 
         @wraps(inner)
         def judged(request: HttpRequest, *args: object, **kwargs: Any) -> HttpResponseBase:

@@ -1,43 +1,24 @@
 """Pages in a real browser: they draw, fold, answer to the keyboard, and break no policy."""
 
-import os
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from pytest_django.live_server_helper import LiveServer
 
 from alerts.incidents import observe
 from metering.models import Budget, Halt, Route, SourceOutcome
 from metering.usage.sources import Tally, record_reports
 from tests.alerts.scene import seen
-from tests.dashboard.conftest import sign_in
-from tests.dashboard.walk import walk
+from tests.dashboard.conftest import needs_chromium
+from tests.dashboard.walk import overflow
 from tests.factories import Account, make_budget, make_event, send
 from tests.metering.api.caller import caller
 from tests.metering.reservations.test_reservations import ask, expire
 
-CHROMIUM = Path("/usr/bin/chromium")
 HOSTILE = "<img src=x onerror=\"document.title='broken'\">"
 
-pytestmark = pytest.mark.skipif(
-    not CHROMIUM.exists(), reason=f"Page tests need {CHROMIUM}: apt-get install chromium."
-)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    # The driver runs an event loop in this thread, which Django takes for asynchronous code.
-    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
-    with sync_playwright() as driver:
-        chromium = driver.chromium.launch(
-            executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-background-networking"]
-        )
-        yield chromium
-        chromium.close()
-    del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
+pytestmark = needs_chromium
 
 
 @pytest.fixture
@@ -72,13 +53,6 @@ def open_page(
     page.keyboard.press("Enter")
     page.wait_for_url(f"{server.url}/")
     return page
-
-
-def overflow(page: Page) -> int:
-    found: int = page.evaluate(
-        "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-    )
-    return found
 
 
 @pytest.fixture
@@ -312,26 +286,6 @@ def test_a_budget_is_made_in_the_admin_with_a_level_added(
         [(80, ["finance"]), (100, [])],
     )
     assert complaints == []
-
-
-def test_no_page_breaks_a_rule_in_any_theme_or_width(
-    browser: Browser, live_server: LiveServer, busy: Account
-) -> None:
-    with busy.scope():
-        made = observe(
-            tenant_id=busy.tenant.id, observation=seen(title=HOSTILE, match={"agent": HOSTILE})
-        )
-    client = sign_in(busy.email)
-    client.post("/reports/views/save", {"name": "Mine", "query": "", "readers": "tenant"})
-    session = client.cookies["sessionid"].value
-    paths = ["/", "/budgets", "/incidents", f"/incidents/{made.id}", "/enforcement/halts"]
-    paths += ["/explore?group_by=agent,customer", "/explore?metric=p95_cost_usd&group_by=agent"]
-    paths += ["/calls", "/reports"]
-    settings = ("members", "teams", "keys", "keys/new", "prices", "prices/new", "alerts")
-    paths += [f"/settings/{name}" for name in (*settings, "sources", "workspace", "audit-log")]
-    paths += ["/styleguide", "/password", "/account", "/incidents/channels/new?kind=email"]
-    cookies = [{"name": "sessionid", "value": session}]
-    assert walk(browser, live_server.url, paths, cookies=cookies) == {}
 
 
 def test_a_page_that_is_swapped_200_times_keeps_no_charts_of_before(

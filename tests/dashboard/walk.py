@@ -1,14 +1,28 @@
-"""Walks pages in Chromium as a person does, and collects what is wrong with them."""
+"""Opens pages in Chromium as a person does, and collects what is wrong with them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, Page, Request
+from playwright.sync_api import Browser, Page, Request, expect
 
-SCHEMES: Final = ("light", "dark")
 WIDTHS: Final = (1440, 390)
+Scheme = Literal["light", "dark"]
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a page is looked at. Another theme is put on the open page, as a person's system does."""
+
+    width: int
+    schemes: tuple[Scheme, ...]
+
+
+# Each theme at each width, with each of them once as the page is loaded and once changed to.
+EVERY_LOOK: Final = (Look(1440, ("light", "dark")), Look(390, ("dark", "light")))
 
 
 def watch(page: Page, server_url: str) -> list[str]:
@@ -35,24 +49,48 @@ def watch(page: Page, server_url: str) -> list[str]:
     return complaints
 
 
-def problems_of(page: Page) -> list[str]:
-    """What is wrong with the page as it stands: content wider than the window, and violations that
-    axe finds, where it is installed.
-    """
-    wider = page.evaluate(
+def overflow(page: Page) -> int:
+    """How many pixels the content is wider than the window."""
+    found: int = page.evaluate(
         "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     )
+    return found
+
+
+def settle(page: Page) -> None:
+    """Wait until all parts are read and all charts drawn."""
+    expect(
+        page.locator("[hx-trigger=load].htmx-request, [hx-trigger=load] .skeleton")
+    ).to_have_count(0, timeout=15_000)
+    expect(page.locator(".chart[id]:not([data-ready])")).to_have_count(0, timeout=15_000)
+
+
+def problems_of(page: Page, *, rules: Sequence[str] = ()) -> list[str]:
+    """What is wrong with the page as it stands: content wider than the window, and violations of
+    these rules of axe (none named: of all), where it is installed.
+    """
+    wider = overflow(page)
     found = [f"{wider} px wider than the window"] if wider > 0 else []
     if find_spec("axe_playwright_python") is None:
         return found
-    from axe_playwright_python.sync_playwright import Axe  # noqa: PLC0415 - may not be installed
-
-    response = Axe().run(page, options={"preload": False}).response
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(_axe_script())
+    options = {"preload": False, "resultTypes": ["violations"]}
+    if rules:
+        options["runOnly"] = list(rules)
+    answer = page.evaluate("(options) => axe.run(options)", options)
     return found + [
         f"axe {one['id']}: {one['help']}: {node['html'][:120]}"
-        for one in response["violations"]
+        for one in answer["violations"]
         for node in one["nodes"][:3]
     ]
+
+
+@cache
+def _axe_script() -> str:
+    from axe_playwright_python.sync_playwright import Axe  # noqa: PLC0415 - may not be installed
+
+    return str(Axe().axe_script)
 
 
 def walk(
@@ -60,30 +98,30 @@ def walk(
     server_url: str,
     paths: Sequence[str],
     *,
-    cookies: Sequence[dict[str, str]] = (),
+    session: str = "",
+    looks: Iterable[Look] = EVERY_LOOK,
 ) -> dict[str, list[str]]:
-    """Open every path light and dark, wide and narrow; return the problems of each. `cookies` are
-    those of a session (`Client.cookies`), so that one walks as any person.
+    """Open every path in these looks; return the problems of each. `session` is the cookie of a
+    person who has signed in.
     """
     problems: dict[str, list[str]] = {}
-    for scheme in SCHEMES:
-        for width in WIDTHS:
-            context = browser.new_context(
-                viewport={"width": width, "height": 900},
-                color_scheme="dark" if scheme == "dark" else "light",
-                base_url=server_url,
-            )
-            context.add_cookies(
-                [{"name": one["name"], "value": one["value"], "url": server_url} for one in cookies]
-            )
-            page = context.new_page()
-            complaints = watch(page, server_url)
+    # An open page keeps the server from ending, so this closes after a failure, too.
+    with browser.new_context(base_url=server_url) as context:
+        if session:
+            context.add_cookies([{"name": "sessionid", "value": session, "url": server_url}])
+        page = context.new_page()
+        complaints = watch(page, server_url)
+        for look in looks:
+            page.set_viewport_size({"width": look.width, "height": 900})
             for path in paths:
+                page.emulate_media(color_scheme=look.schemes[0])
                 page.goto(path)
-                if page.locator(".chart[id]").count():
-                    page.wait_for_selector(".chart[data-ready]")
-                if found := complaints + problems_of(page):
-                    problems[f"{path} {scheme} {width}"] = found
-                complaints.clear()
-            context.close()
+                for place, scheme in enumerate(look.schemes):
+                    page.emulate_media(color_scheme=scheme)
+                    settle(page)
+                    # What else axe looks at does not depend on the theme.
+                    found = problems_of(page, rules=("color-contrast",) if place else ())
+                    if found := complaints + found:
+                        problems[f"{path} {scheme} {look.width}"] = found
+                    complaints.clear()
     return problems

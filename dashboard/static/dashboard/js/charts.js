@@ -11,6 +11,13 @@
   let plotly = null;
   let tip = null;
 
+  // plotly writes the style of bold and linked words as an attribute, which the policy forbids; the
+  // same as properties is allowed.
+  SVGElement.prototype.setAttribute = function (name, value) {
+    if (name === "style") this.style.cssText = value;
+    else Element.prototype.setAttribute.call(this, name, value);
+  };
+
   function loadPlotly() {
     plotly ??= new Promise((resolve, reject) => {
       const script = document.createElement("script");
