@@ -508,7 +508,7 @@ def test_a_page_says_when_it_shows_a_time_whose_calls_are_gone(sealed: Year) -> 
         client.force_login(User.objects.get(email=account.email), backend=BACKEND)
         old = client.get("/", {"from": "2027-01-01", "to": "2027-03-31"}).content.decode()
         kept = client.get("/", {"from": "2027-03-02", "to": "2027-03-31"}).content.decode()
-    sentence = "Calls before 2027-03-01 UTC are no longer kept"
+    sentence = "Calls before Mar 1, 2027 UTC are no longer kept"
     assert sentence in old
     assert sentence not in kept
 
