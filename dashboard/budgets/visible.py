@@ -1,13 +1,13 @@
 """Which budgets a person sees: a member of teams sees no other team's money."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from django.http import Http404
 
 from dashboard.access import PageRequest
 from metering.core.match import wanted_values
-from metering.models import Budget
+from metering.models import Budget, HaltKind
 from tenants.members import visible_teams
 
 TEAM = "team"
@@ -25,6 +25,29 @@ def is_visible(match: Mapping[str, Any], per: Sequence[str], teams: Collection[s
     if TEAM in match:
         return wanted_values(match[TEAM]) <= set(teams)
     return TEAM in per
+
+
+def budgets_of_reasons(tenant_id: int, reasons: Iterable[Mapping[str, Any]]) -> dict[int, Budget]:
+    """The budgets that reasons of decisions name, by id."""
+    named = {reason["budget"] for reason in reasons if "budget" in reason}
+    return Budget.objects.filter(tenant_id=tenant_id).in_bulk(named)
+
+
+def withheld(
+    reason: Mapping[str, Any], budgets: Mapping[int, Budget], teams: Collection[str] | None
+) -> str:
+    """The sentence for a reason that speaks of other teams' calls as well; empty where the person
+    may read the reason itself.
+    """
+    if teams is None:
+        return ""
+    budget = budgets.get(reason.get("budget", 0))
+    if "budget" in reason and not (budget and is_visible(budget.match, budget.per, teams)):
+        return "A budget that counts more than your teams' calls decided."
+    is_rule = "breaker" in reason or reason.get("kind", HaltKind.MANUAL) != HaltKind.MANUAL
+    if is_rule and not is_visible(reason.get("match") or {}, (), teams):
+        return "A rule that counts more than your teams' calls decided."
+    return ""
 
 
 def budgets_of_teams(tenant_id: int, teams: Collection[str]) -> list[int]:

@@ -15,7 +15,7 @@ from django.views.decorators.http import require_safe
 
 from common.cursors import InvalidCursor, read_sort_key, write_cursor
 from dashboard.access import PageRequest, member_page
-from dashboard.budgets.visible import is_visible, teams_of
+from dashboard.budgets.visible import budgets_of_reasons, is_visible, teams_of, withheld
 from dashboard.enforcement.matches import pairs_of
 from dashboard.filter_bar import Choice, FilterBar
 from dashboard.findings import decisions_headline
@@ -321,10 +321,11 @@ def _lines(tenant_id: int, chosen: Filter, rows: Sequence[Decision]) -> list[Dec
     reservations: dict[UUID | None, Reservation] = {
         one.id: one for one in Reservation.objects.filter(tenant_id=tenant_id, id__in=ids)
     }
+    budgets = budgets_of_reasons(tenant_id, [reason for row in rows for reason in row.reasons])
     return [
         DecisionLine(
             row,
-            [_reason(reason, chosen) for reason in sorted(row.reasons, key=_weight)],
+            [_reason(reason, chosen, budgets) for reason in sorted(row.reasons, key=_weight)],
             reservations.get(row.reservation_id),
         )
         for row in rows
@@ -337,7 +338,9 @@ def _weight(facts: Mapping[str, Any]) -> tuple[bool, int]:
     return facts.get("mode", "enforce") != "enforce", -SEVERITY.get(str(action), 0)
 
 
-def _reason(facts: Mapping[str, Any], chosen: Filter) -> Reason:
+def _reason(facts: Mapping[str, Any], chosen: Filter, budgets: Mapping[int, Budget]) -> Reason:
+    if words := withheld(facts, budgets, chosen.teams):
+        return Reason(title="Another rule", group=[], detail=words, facts=[], budget_query="")
     detail = str(facts.get("detail", ""))
     if "halt" in facts and "kind" in facts:
         detail = f"{HALT_WORDS.get(facts['kind'], 'Halted')}: {detail}"

@@ -1,7 +1,7 @@
 """One session: what it cost, why, and whether that is usual."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
@@ -17,7 +17,7 @@ from alerts.models import Incident
 from common.errors import NotFound
 from common.values import normal_value
 from dashboard.access import PageRequest, cached_page, may_halt
-from dashboard.budgets.visible import is_visible
+from dashboard.budgets.visible import budgets_of_reasons, is_visible, withheld
 from dashboard.enforcement.decisions import DECISION_WORDS
 from dashboard.filter_bar import FilterBar
 from dashboard.frame import filter_bar_of, frame
@@ -27,7 +27,7 @@ from dashboard.sessions.repeats import Repeats, repeats_of
 from dashboard.sessions.waterfall import Line, lines_of
 from metering.core.match import POSITION
 from metering.limits.decisions import DecisionQuestion, list_decisions
-from metering.models import Budget, Decision, HaltKind, Operation
+from metering.models import Decision, Operation
 from metering.reporting.events import cost_of
 from metering.reporting.reservations import Balance, read_balances
 from metering.reporting.session_list import earlier_costs
@@ -261,27 +261,17 @@ def _part_query(bar: FilterBar, part: int) -> str:
 def _decisions(tenant_id: int, session: str, teams: tuple[str, ...] | None) -> list[DecisionLine]:
     question = DecisionQuestion(tenant_id=tenant_id, session=session, teams=teams)
     rows = list_decisions(question, limit=DECISIONS_MAX)
-    named = {reason["budget"] for row in rows for reason in row.reasons if "budget" in reason}
-    budgets = Budget.objects.filter(tenant_id=tenant_id).in_bulk(named)
+    budgets = budgets_of_reasons(tenant_id, [reason for row in rows for reason in row.reasons])
     return [
-        DecisionLine(row, [_told(reason, budgets, teams) for reason in row.reasons]) for row in rows
+        DecisionLine(
+            row,
+            [
+                withheld(reason, budgets, teams) or str(reason.get("detail", ""))
+                for reason in row.reasons
+            ],
+        )
+        for row in rows
     ]
-
-
-def _told(
-    reason: Mapping[str, Any], budgets: Mapping[int, Budget], teams: tuple[str, ...] | None
-) -> str:
-    """The sentence of a reason. What a rule that counts other teams' calls as well says of them is
-    not for those who may see some teams alone.
-    """
-    if teams is not None:
-        budget = budgets.get(reason.get("budget", 0))
-        if "budget" in reason and not (budget and is_visible(budget.match, budget.per, teams)):
-            return "A budget that counts more than your teams' calls decided."
-        is_rule = "breaker" in reason or reason.get("kind", HaltKind.MANUAL) != HaltKind.MANUAL
-        if is_rule and not is_visible(reason.get("match") or {}, (), teams):
-            return "A rule that counts more than your teams' calls decided."
-    return str(reason.get("detail", ""))
 
 
 def _balances(
