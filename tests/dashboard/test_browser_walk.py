@@ -49,14 +49,16 @@ class Address:
 
 
 def addresses(found: dict[str, object]) -> Iterator[Address]:
-    """All addresses that there are. Parameters that `found` has not got are of buttons alone."""
+    """All addresses that there are. What `found` has by a page's name stands for the page's
+    parameter; parameters that it has not got are of buttons alone.
+    """
     for pattern in urlpatterns:
         assert isinstance(pattern, URLPattern), pattern
         name = str(pattern.name or "")
         names = list(pattern.pattern.converters)
         if not name:
             continue  # leads to another page
-        values = {one: found.get(name if one == "token" else one, 1) for one in names}
+        values = {one: found.get(name, found.get(one, 1)) for one in names}
         path = reverse(f"dashboard:{name}", kwargs=values)
         query = QUERIES.get(name, "")
         is_of_row = "{" in query or any(one != "kind" for one in names)

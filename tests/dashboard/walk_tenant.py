@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from django.test import Client
 
+from alerts.delivery.requests import test_channel as send_test
 from metering.jobs.tasks import run_simulations
 from metering.models import Simulation
 from tenants.invitations import invite
@@ -104,10 +105,14 @@ def _limits(account: Account, owner: Client) -> dict[str, object]:
 def _alerts(account: Account) -> dict[str, object]:
     channel = make_channel(account, "slack")
     incident = make_incident(account, title=HOSTILE, match={"team": TEAM, "agent": HOSTILE})
+    delivery = delivery_of(account)
+    with account.scope():
+        tested = send_test(channel=channel, actor="tests")
     return {
         "channel_id": channel.id,
         "incident_id": incident.id,
-        "delivery_id": delivery_of(account).id,
+        "delivery_id": delivery.id,
+        "test_state": tested.id,
     }
 
 
@@ -131,6 +136,7 @@ def _settings(account: Account, owner: Client) -> dict[str, object]:
         "price_id": price.id,
         "window_id": window.id,
         "invitation": invited.token,
+        "invitation_id": invited.invitation.id,
         "session": "run-1",
         "trace": "trace-1",
         "source": "tests",
