@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import redis
 from kombu import Connection
+from kombu.exceptions import OperationalError
 from prometheus_client.parser import text_string_to_metric_families
 
 from config import celery, processes
@@ -58,7 +59,7 @@ def redis_url() -> Iterator[str]:
 def rabbitmq_url() -> Iterator[str]:
     try:
         Connection(RABBITMQ_URL, connect_timeout=2).ensure_connection(max_retries=1).release()
-    except OSError:
+    except (OSError, OperationalError):
         pytest.skip("Needs a RabbitMQ on 127.0.0.1:5672 that knows guest, guest.")
     yield RABBITMQ_URL
     with Connection(RABBITMQ_URL) as connection:

@@ -80,7 +80,7 @@ def test_the_overview_draws_filters_and_tells_the_numbers(
     legend = page.locator("#spend-chart-legend > span").all_text_contents()
     assert legend[0] == "researcher"
     assert HOSTILE[:20] in "".join(legend)
-    page.get_by_text("View as table").click()
+    page.get_by_text("View as table").first.click()
     expect(page.locator(".numbers-of tbody tr").first).to_contain_text("so far")
     page.get_by_role("link", name="researcher", exact=True).click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("$12.00 spent")
@@ -152,7 +152,8 @@ def test_an_agent_is_halted_from_the_overview_and_let_go_on(
 ) -> None:
     page = open_page(browser, live_server, busy, complaints, width=390, scheme="dark")
     page.goto("/?group_by=agent")
-    page.get_by_role("link", name="Halt agent <img").click()
+    page.get_by_label("Actions: <img").click()
+    page.get_by_role("link", name="Halt agent…").click()
     expect(page.get_by_role("heading", level=1)).to_contain_text(
         f"Halt calls by agent “{HOSTILE[:30]}"
     )
@@ -191,7 +192,7 @@ def test_an_incident_is_found_on_the_chart_and_handled_without_a_reload(
         made = observe(tenant_id=busy.tenant.id, observation=seen(title=HOSTILE, match=match))
     page = open_page(browser, live_server, busy, complaints, width=390)
     page.wait_for_selector(".chart[data-ready]")
-    page.locator(".chart .annotation rect").click()
+    page.locator(".chart .annotation").filter(has_text="▲").locator("rect").click()
     page.wait_for_url(f"{live_server.url}/incidents/{made.id}")
     page.wait_for_selector(".chart[data-ready]")
     expect(page.get_by_role("region", name="Top spenders")).to_contain_text("$1.00")
@@ -293,7 +294,7 @@ def test_a_page_that_is_swapped_200_times_keeps_no_charts_of_before(
 ) -> None:
     page = open_page(browser, live_server, busy, complaints)
     # A handle to an element, as wait_for_selector returns it, would keep the element alive.
-    drawn = page.locator(".chart[data-ready]")
+    drawn = page.locator("#spend-chart[data-ready]")
     devtools = page.context.new_cdp_session(page)
 
     def kept() -> dict[str, int]:
