@@ -143,7 +143,7 @@ class Edge:
         self._batches = Lane("batches", threads=2, caller_share=0.5)
         self._large_batches = Lane("large batches", threads=1)
         # What is left to do for a body of many events once it is committed: to count them, and to
-        # let go of them, takes milliseconds in which the loop would answer no one.
+        # release them, takes milliseconds in which the loop would answer no one.
         self._endings = Lane("endings", threads=1)
         self._lanes = (
             self._views,

@@ -60,7 +60,7 @@ MIDDLEWARE = [
     "config.metrics.RequestMetrics",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    # Pads each answer by chance, and form tokens are masked anew in each: what is compressed
+    # Pads each answer by chance, and form tokens are masked again in each: what is compressed
     # together gives nothing away by its length (BREACH).
     "django.middleware.gzip.GZipMiddleware",
     "csp.middleware.CSPMiddleware",

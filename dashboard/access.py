@@ -108,7 +108,7 @@ def _mark(request: HttpRequest, *args: Any, **kwargs: Any) -> str:
     """What a page depends on: the newest batch and change, who looks, and the time.
 
     Estimates and running periods move with the clock: a page that is opened is at most a minute
-    old, one that stays open while nothing comes is made anew every quarter of an hour.
+    old, one that stays open while nothing comes is rebuilt every 15 minutes.
     """
     now = timezone.now()
     minutes = QUIET_MINUTES if LIVE_HEADER in request.headers else 1

@@ -70,7 +70,7 @@ def percent_text(value: Decimal) -> str:
 
 
 def fixed_money(nanos: int, places: int) -> str:
-    """Dollars with so many decimals, as a column has them: $1,234.50, $0.0123, <$0.01."""
+    """Dollars with a fixed number of decimals, for columns: $1,234.50, $0.0123, <$0.01."""
     usd = (Decimal(abs(nanos)) / NANOS_PER_USD).quantize(
         Decimal(1).scaleb(-places), rounding=ROUND_HALF_UP
     )

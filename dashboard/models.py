@@ -85,7 +85,7 @@ class ReportSchedule(models.Model):
     hour = models.SmallIntegerField()
     # None: mail to the owner.
     channel = models.ForeignKey(Channel, null=True, on_delete=models.PROTECT)
-    # Whether the owner saw some teams alone when this was made: nobody gets to see more by leaving
+    # Whether the owner saw some teams alone when this was made: no one sees more by leaving
     # every team.
     is_limited = models.BooleanField()
     next_due_at = models.DateTimeField()

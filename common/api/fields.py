@@ -59,7 +59,7 @@ class Bodies(Spoken, serializers.ListSerializer[Any]):
 
 
 class StrictSerializer(Spoken, serializers.Serializer[Any]):
-    """A body whose every member must be known. All that is wrong with it is named at once."""
+    """A body whose every member must be known. An error names every fault."""
 
     unknown_code: ClassVar[str] = "unknown_field"
     # What could be read, also where other members could not.

@@ -178,7 +178,7 @@ def _going(window: WatchedWindow, bar: FilterBar) -> str:
 
 
 def _before_reset(window: WatchedWindow) -> str:
-    """How long before the budget begins anew it runs out."""
+    """Return how long before the next period the budget runs out."""
     if window.state.ends_at is None or window.outlook.runs_out_at is None:
         return ""
     hours = round((window.state.ends_at - window.outlook.runs_out_at) / HOUR)

@@ -112,7 +112,7 @@ def _problems(form: BudgetForm, rows: Any) -> list[str]:
 
 
 def _drop_replaced(request: PageRequest) -> None:
-    """Each change of the form asks anew: the preview before is of no use any more."""
+    """Each change of the form asks again, and its preview replaces the one before."""
     replaced = number_of(request.POST.get(REPLACES, ""))
     if replaced is not None:
         Simulation.objects.filter(

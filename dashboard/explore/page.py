@@ -40,7 +40,7 @@ from dashboard.views import service_url
 from metering.reporting.bounded import in_time
 from metering.reporting.question import InvalidQuestion
 
-# From so many values on there is a field to search them.
+# With this many values or more, the page has a field to search them.
 SEARCHED_FROM: Final = 21
 WHAT: Final = "These figures"
 VIEWS_MAX: Final = 8

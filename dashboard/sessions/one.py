@@ -228,7 +228,7 @@ def _figures(facts: Facts, lines: Sequence[Line]) -> dict[str, Any]:
 
 
 def _costliest(lines: Sequence[Line]) -> list[Line]:
-    """The costliest calls of a session that has more than are shown at once."""
+    """The costliest calls of a session that is too long for one page."""
     ordered = sorted(lines, key=lambda line: (-line.cost_nanos, line.number))
     return ordered[:COSTLIEST_MAX] if len(lines) > LINES_MAX else []
 
