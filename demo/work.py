@@ -10,7 +10,7 @@ from demo.client import JsonObject
 
 TICKETS: Final = "tickets solved"
 FEATURE: Final = "ticket_answers"
-# Modeled: one answer in so many solves its ticket.
+# Modeled: how many answers it takes to solve one ticket.
 ANSWERS_A_TICKET: Final = 3
 # How long before the end, at what they were aimed, and what they say.
 DEPLOYS: Final[tuple[tuple[timedelta, dict[str, str], str], ...]] = (

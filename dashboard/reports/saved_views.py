@@ -1,5 +1,5 @@
-"""Saved views: who keeps, opens and changes them. A view holds an address and no figures: whoever
-opens it sees what their own rights allow.
+"""Saved views: who keeps, opens and changes them. A view holds an address and no figures, so
+each reader sees what their own rights allow.
 """
 
 from typing import Final, NamedTuple

@@ -117,7 +117,7 @@ class FullestWindow(NamedTuple):
 def read_fullest(
     tenant_id: int, *, only: WindowFilter, now: datetime, per_budget: int, skipped: int
 ) -> list[FullestWindow]:
-    """The windows that count now, of each budget so many after those that are skipped."""
+    """Return the windows that count now: a page of them for each budget."""
     parameters: dict[str, Any] = {
         "tenant": tenant_id,
         "now": now,

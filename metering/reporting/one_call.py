@@ -1,4 +1,4 @@
-"""One call and the reports that told of it."""
+"""One call and its reports."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -30,7 +30,7 @@ class OneCall(NamedTuple):
 def read_call(
     *, tenant_id: int, source: str, sent_id: str, teams: Sequence[str] | None = None
 ) -> OneCall:
-    """Return the call that a report with this source and id told of. `teams` leaves out the calls
+    """Return the call of the report with this source and id. `teams` leaves out the calls
     of all other teams. Raises NotFound.
     """
     own_key = key_of_id(normal_value(source), sent_id)
@@ -42,7 +42,7 @@ def read_call(
     if event is None or (teams is not None and event.team not in teams):
         raise NotFound("There is no such call.")
     own = ReportOfCall(event.source, event.sent_id, event.route, event.time)
-    # Groups are found by their own index; a call that is told of once is in none.
+    # Groups are found by their own index; a call with one report is in none.
     group = CallReport.objects.filter(tenant_id=tenant_id, key=own_key).first()
     if group is None:
         return OneCall(event, [own])

@@ -64,7 +64,7 @@ class Command(ABC):
         return [self]
 
     def take_error(self) -> MeteringError | None:
-        """Return the error and let go of it: the frames of the raising code hold the command."""
+        """Return the error and drop it: the frames of the raising code hold the command."""
         error, self.error = self.error, None
         return error
 
