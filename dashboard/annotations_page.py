@@ -10,10 +10,10 @@ from django.views.decorators.http import require_safe
 
 from dashboard.access import PageRequest, cached_page
 from dashboard.annotations import read_annotations
+from dashboard.curl_lines import curl_context
 from dashboard.enforcement.matches import pairs_of
 from dashboard.filter_bar import FilterBar
 from dashboard.frame import filter_bar_of, frame
-from dashboard.views import curl_context
 from metering.reporting.annotations import Kind, TimeNote
 from tenants.roles import Scope
 

@@ -24,9 +24,9 @@ from dashboard.budgets.listing import (
     windows_page,
 )
 from dashboard.budgets.visible import is_visible, teams_of
+from dashboard.curl_lines import curl_context
 from dashboard.frame import filter_bar_of, frame
 from dashboard.paging import number_of
-from dashboard.views import curl_context
 from metering.budgets.reading import read_budget_index
 from metering.core.dimensions import MATCHABLE
 from metering.models import UNFINISHED, BackgroundJob, Budget, JobKind

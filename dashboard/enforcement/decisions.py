@@ -16,12 +16,12 @@ from django.views.decorators.http import require_safe
 from common.cursors import InvalidCursor, read_sort_key, write_cursor
 from dashboard.access import PageRequest, member_page
 from dashboard.budgets.visible import budgets_of_reasons, is_visible, teams_of, withheld
+from dashboard.curl_lines import curl_context
 from dashboard.enforcement.matches import pairs_of
 from dashboard.filter_bar import Choice, FilterBar
 from dashboard.findings import decisions_headline
 from dashboard.frame import filter_bar_of, frame
 from dashboard.paging import number_of
-from dashboard.views import curl_context
 from metering.budgets.levels import SEVERITY
 from metering.core.dimensions import DIMENSIONS
 from metering.limits.decisions import DecisionQuestion, list_decisions

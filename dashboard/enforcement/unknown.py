@@ -12,10 +12,10 @@ from django.views.decorators.http import require_safe
 
 from dashboard.access import PageRequest, member_page
 from dashboard.budgets.visible import teams_of
+from dashboard.curl_lines import curl_context
 from dashboard.filter_bar import FilterBar
 from dashboard.findings import unknown_headline
 from dashboard.frame import filter_bar_of, frame
-from dashboard.views import curl_context
 from metering.reporting.unknown_holds import (
     UnknownHold,
     UnknownQuestion,

@@ -13,6 +13,7 @@ from dashboard.access import PageRequest, cached_page
 from dashboard.annotations import read_chart_notes
 from dashboard.chart_notes import with_annotations, words_alone
 from dashboard.charts import Figure
+from dashboard.curl_lines import service_url
 from dashboard.explore import chart
 from dashboard.explore.exploration import (
     CUMULATIVE,
@@ -36,7 +37,6 @@ from dashboard.reports.saved_views import (
 )
 from dashboard.spend import has_usage, local
 from dashboard.tables import bucket_words
-from dashboard.views import service_url
 from metering.reporting.bounded import in_time
 from metering.reporting.question import InvalidQuestion
 

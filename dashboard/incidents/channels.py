@@ -18,11 +18,11 @@ from alerts.models import Channel, Delivery, DeliveryEvent, DeliveryState, Diges
 from dashboard.access import PageRequest, may_manage, member_page
 from dashboard.amounts import listed
 from dashboard.buttons import button_of
+from dashboard.curl_lines import curl_context
 from dashboard.findings import channels_headline
 from dashboard.frame import filter_bar_of, frame
 from dashboard.incidents.channel_forms import find_channel
 from dashboard.incidents.filters import SEVERITIES
-from dashboard.views import curl_context
 from tenants.admin_site import actor_of
 from tenants.roles import Scope
 

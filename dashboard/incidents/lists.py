@@ -13,6 +13,7 @@ from django.views.decorators.http import require_safe
 from alerts.incident_lists import having_status
 from alerts.models import Channel, Incident, IncidentKind, Severity
 from dashboard.access import PageRequest, member_page
+from dashboard.curl_lines import curl_context
 from dashboard.filter_bar import Choice
 from dashboard.findings import incidents_headline
 from dashboard.frame import frame
@@ -26,7 +27,6 @@ from dashboard.incidents.filters import (
 )
 from dashboard.incidents.lines import SNOOZES, IncidentLine, lines_of
 from dashboard.paging import newest_before, number_of
-from dashboard.views import curl_context
 from tenants.roles import Scope
 
 # More than this no one looks at in one sitting; the worst are shown.

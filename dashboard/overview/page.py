@@ -10,6 +10,7 @@ from django.views.decorators.http import require_safe
 
 from dashboard import findings
 from dashboard.access import PageRequest, cached_page
+from dashboard.curl_lines import curl_context
 from dashboard.filter_bar import FilterBar
 from dashboard.frame import filter_bar_of, frame
 from dashboard.overview.attention import read_attention
@@ -26,7 +27,6 @@ from dashboard.spend import (
     read_spending,
     tokens_of,
 )
-from dashboard.views import curl_context
 from metering.budgets.reading import read_budget_index
 from metering.models import Status
 from metering.reporting.change import Change

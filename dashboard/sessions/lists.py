@@ -14,11 +14,11 @@ from alerts.models import Incident
 from common.cursors import InvalidCursor, read_sort_key, write_cursor
 from dashboard.access import PageRequest, cached_page
 from dashboard.amounts import money
+from dashboard.curl_lines import curl_context
 from dashboard.filter_bar import Choice, FilterBar
 from dashboard.findings import shortened
 from dashboard.frame import filter_bar_of, frame
 from dashboard.sessions.findings import USUAL_BAND, times_usual
-from dashboard.views import curl_context
 from metering.core.dimensions import VALUE_CHARACTERS_MAX
 from metering.limits.decisions import refusals_by_session
 from metering.models import UsageEvent

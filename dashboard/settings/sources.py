@@ -10,9 +10,9 @@ from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
 from dashboard.access import PageRequest, member_page
+from dashboard.curl_lines import curl_context
 from dashboard.findings import sources_headline
 from dashboard.frame import filter_bar_of, frame
-from dashboard.views import curl_context
 from metering.models import Route, SourceOutcome
 from metering.reporting.source_counts import SourceQuestion, SourceReason, SourceRow, read_sources
 from metering.usage.sources import OTHER

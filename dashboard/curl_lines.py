@@ -1,4 +1,4 @@
-"""Pages: each reads the filter bar, asks the domain, and renders."""
+"""What a ready curl line is made of: where the service is, and the tenant's own key."""
 
 from typing import Any
 
