@@ -11,7 +11,7 @@ from metering.models import Budget, Halt, Route, SourceOutcome
 from metering.usage.sources import Tally, record_reports
 from tests.alerts.scene import seen
 from tests.dashboard.conftest import needs_chromium
-from tests.dashboard.walk import overflow
+from tests.dashboard.walk import overflow, settle
 from tests.factories import Account, make_budget, make_event, send
 from tests.metering.api.caller import caller
 from tests.metering.reservations.test_reservations import ask, expire
@@ -75,7 +75,7 @@ def test_the_overview_draws_filters_and_tells_the_numbers(
 ) -> None:
     page = open_page(browser, live_server, busy, complaints)
     page.goto("/?group_by=agent")
-    page.wait_for_selector(".chart[data-ready]")
+    settle(page)
     assert page.locator(".chart .bars path").count() == 21
     legend = page.locator("#spend-chart-legend > span").all_text_contents()
     assert legend[0] == "researcher"
@@ -85,7 +85,7 @@ def test_the_overview_draws_filters_and_tells_the_numbers(
     page.get_by_role("link", name="researcher", exact=True).click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("$12.00 spent")
     assert "filter[agent]=researcher" in page.url
-    page.wait_for_selector(".chart[data-ready]")
+    settle(page)
     page.get_by_label("Remove agent researcher").click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("$16.00 spent")
     assert page.title().startswith("$16.00 spent")
@@ -105,7 +105,7 @@ def test_days_are_chosen_and_a_bar_leads_to_its_value(
     expect(page.get_by_role("heading", name="Spend by hour")).to_be_visible()
     assert f"from={today}&to={today}&group_by=agent" in page.url
     assert "growth" in page.url
-    page.wait_for_selector(".chart[data-ready]")
+    settle(page)
     bars = page.locator(".chart .bars path").evaluate_all(
         "paths => paths.map(path => path.getBBox()).map(box => box.height)"
     )
@@ -123,9 +123,9 @@ def test_a_change_of_the_theme_draws_the_chart_anew(
     browser: Browser, live_server: LiveServer, busy: Account, complaints: list[str]
 ) -> None:
     page = open_page(browser, live_server, busy, complaints, scheme="dark")
-    page.wait_for_selector(".chart[data-ready]")
+    settle(page)
     page.emulate_media(color_scheme="light")
-    page.wait_for_selector(".chart[data-ready]")
+    settle(page)
     assert complaints == []
 
 
@@ -133,7 +133,7 @@ def test_a_phone_shows_everything_within_its_width(
     browser: Browser, live_server: LiveServer, busy: Account, complaints: list[str]
 ) -> None:
     page = open_page(browser, live_server, busy, complaints, width=390)
-    page.wait_for_selector(".chart[data-ready]")
+    settle(page)
     assert overflow(page) == 0
     menu = page.get_by_role("button", name="Menu")
     expect(page.get_by_role("link", name="Budgets", exact=True)).to_be_hidden()
@@ -191,10 +191,10 @@ def test_an_incident_is_found_on_the_chart_and_handled_without_a_reload(
     with busy.scope():
         made = observe(tenant_id=busy.tenant.id, observation=seen(title=HOSTILE, match=match))
     page = open_page(browser, live_server, busy, complaints, width=390)
-    page.wait_for_selector(".chart[data-ready]")
+    settle(page)
     page.locator(".chart .annotation").filter(has_text="▲").locator("rect").click()
     page.wait_for_url(f"{live_server.url}/incidents/{made.id}")
-    page.wait_for_selector(".chart[data-ready]")
+    settle(page)
     expect(page.get_by_role("region", name="Top spenders")).to_contain_text("$1.00")
     page.evaluate("document.querySelector('.chart svg').dataset.drawnOnce = 'yes'")
     page.get_by_role("button", name="Acknowledge").click()
