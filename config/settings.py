@@ -53,6 +53,7 @@ INSTALLED_APPS = [
     "tenants",
     "metering",
     "alerts",
+    "billing",
     "config",
 ]
 

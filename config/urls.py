@@ -16,6 +16,7 @@ urlpatterns = [
     path("v1/", include("metering.api.urls")),
     path("api/v1/events", OpenMeterEventsView.as_view()),
     path("v1/", include("alerts.api.urls")),
+    path("v1/", include("billing.api.urls")),
     path("admin/", admin_site.urls),
     path("", include("dashboard.urls")),
 ]

@@ -20,6 +20,7 @@ class Scope(StrEnum):
     ENFORCE = "enforce"
     READ = "read"
     MANAGE = "manage"
+    BILLING = "billing"
 
 
 ALL_SCOPES = [scope.value for scope in Scope]
@@ -28,7 +29,7 @@ ALL_SCOPES = [scope.value for scope in Scope]
 SCOPES_BY_ROLE: dict[Role, frozenset[Scope]] = {
     Role.OWNER: frozenset(Scope),
     Role.ADMIN: frozenset(Scope),
-    Role.FINANCE: frozenset({Scope.READ, Scope.MANAGE}),
+    Role.FINANCE: frozenset({Scope.READ, Scope.MANAGE, Scope.BILLING}),
     Role.ENGINEER: frozenset({Scope.READ, Scope.INGEST, Scope.ENFORCE}),
     Role.VIEWER: frozenset({Scope.READ}),
 }

@@ -11,7 +11,7 @@ from typing import Final
 import pytest
 
 ROOT: Final = Path(__file__).parent.parent
-SERVICE: Final = ("common", "tenants", "metering", "alerts", "dashboard", "config")
+SERVICE: Final = ("common", "tenants", "metering", "billing", "alerts", "dashboard", "config")
 PACKAGES: Final = (*SERVICE, "demo", "bench")
 FILE_LINES_MAX: Final = 400
 FUNCTION_LINES_MAX: Final = 50

@@ -1,0 +1,1 @@
+"""The API of billing, under `/v1`."""
