@@ -1,5 +1,6 @@
 #!/bin/sh
 # Puts the locked packages of requirements/<set>.txt into .venv, which it makes when it is missing.
+# The file names every package, so dependencies are not resolved again.
 # Usage: install.sh PYTHON SET
 set -eu
 python=$1
@@ -13,7 +14,7 @@ fi
 if command -v uv >/dev/null && uv --version >/dev/null 2>&1; then
     [ -x .venv/bin/python ] || uv venv --quiet --python "$python" .venv
     echo "Installing $locked ..."
-    exec uv pip install --quiet --python .venv/bin/python --require-hashes -r "$locked"
+    exec uv pip install --quiet --python .venv/bin/python --no-deps --require-hashes -r "$locked"
 fi
 
 if [ ! -x .venv/bin/pip ]; then
@@ -26,4 +27,4 @@ if [ ! -x .venv/bin/pip ]; then
 fi
 echo "Installing $locked (with uv installed this would take seconds) ..."
 exec .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
-    --require-hashes --only-binary :all: -r "$locked"
+    --no-deps --require-hashes --only-binary :all: -r "$locked"

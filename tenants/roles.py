@@ -24,6 +24,14 @@ class Scope(StrEnum):
 
 
 ALL_SCOPES = [scope.value for scope in Scope]
+# What each lets a key do.
+SCOPE_WORDS = {
+    Scope.INGEST: "report usage",
+    Scope.ENFORCE: "ask before spending, halt an agent",
+    Scope.READ: "read usage, budgets and events",
+    Scope.MANAGE: "change budgets, prices, keys and teams",
+    Scope.BILLING: "change customers, plans and statements",
+}
 
 # A person's scopes follow from the role, so that one table answers for pages, admin and API alike.
 SCOPES_BY_ROLE: dict[Role, frozenset[Scope]] = {

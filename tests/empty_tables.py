@@ -42,7 +42,8 @@ def empty_tables() -> None:
         # Only the tests empty tables whose rows are never removed.
         cursor.execute(
             "DROP TRIGGER IF EXISTS ledger_entry_no_truncate ON ledger_entry;"
-            " DROP TRIGGER IF EXISTS audit_entry_no_truncate ON audit_entry"
+            " DROP TRIGGER IF EXISTS audit_entry_no_truncate ON audit_entry;"
+            " SET LOCAL spendgate.retention = 'on'"
         )
         cursor.execute(TABLES_IN_USE, [LARGE_BYTES, list(KEPT_TABLES)])
         # Foreign keys are judged at the commit, so the order does not matter.

@@ -26,16 +26,10 @@ from dashboard.frame import filter_bar_of, frame
 from tenants.admin_site import actor_of
 from tenants.keys import create_api_key, revoke_api_key
 from tenants.models import ApiKey
-from tenants.roles import Scope
+from tenants.roles import SCOPE_WORDS, Scope
 
 KEYS_MAX: Final = 500
 ENDED_MAX: Final = 50
-SCOPE_WORDS: Final = {
-    Scope.INGEST: "report usage",
-    Scope.ENFORCE: "ask before spending, halt an agent",
-    Scope.READ: "read usage, budgets and events",
-    Scope.MANAGE: "change budgets, prices, keys and teams",
-}
 SCOPE_CHOICES: Final = [(scope.value, f"{scope}: {words}") for scope, words in SCOPE_WORDS.items()]
 ADVICE: Final = (
     "Only its hash is stored. Put it where it is used; anyone who has it can act for this tenant."

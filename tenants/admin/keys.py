@@ -16,14 +16,7 @@ from tenants.admin_site import TenantModelAdmin, actor_of, site, tenant_of
 from tenants.keys import create_api_key, revoke_api_key
 from tenants.middleware import TenantRequest
 from tenants.models import ApiKey, User
-from tenants.roles import ALL_SCOPES, ROLES_THAT_GRANT
-
-SCOPE_LABELS = {
-    "ingest": "ingest: report usage",
-    "enforce": "enforce: ask before spending",
-    "read": "read: usage, budgets, events",
-    "manage": "manage: budgets, prices, keys, teams",
-}
+from tenants.roles import ROLES_THAT_GRANT, SCOPE_WORDS
 
 
 class KeyForm(RowForm):
@@ -35,7 +28,7 @@ class KeyForm(RowForm):
         help_text="Who or what will use it, as in “research service, production”.",
     )
     scopes = forms.MultipleChoiceField(
-        choices=[(scope, SCOPE_LABELS[scope]) for scope in ALL_SCOPES],
+        choices=[(scope.value, f"{scope}: {words}") for scope, words in SCOPE_WORDS.items()],
         widget=UnfoldAdminCheckboxSelectMultipleWidget(),
         initial=["ingest"],
     )

@@ -1,0 +1,53 @@
+"""Row security, and that what was promised to customers cannot change."""
+
+from django.db import migrations
+
+from tenants.row_security import ForceRowSecurity
+
+# metering's function refuses any change. A draft may change and become final, and what is final
+# may become void, in which nothing else changes.
+NEVER_CHANGES = """
+    CREATE TRIGGER plan_version_append_only BEFORE UPDATE OR DELETE ON plan_version
+        FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+    CREATE TRIGGER statement_line_append_only BEFORE UPDATE OR DELETE ON statement_line
+        FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+    CREATE FUNCTION refuse_statement_change() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        IF TG_OP = 'DELETE' AND current_setting('spendgate.retention', true) = 'on' THEN
+            RETURN OLD;
+        END IF;
+        IF TG_OP = 'DELETE' OR OLD.state = 'void' OR NEW.state <> 'void'
+            OR to_jsonb(OLD) - 'state' - 'voided_at' <> to_jsonb(NEW) - 'state' - 'voided_at'
+        THEN
+            RAISE EXCEPTION 'a final statement never changes; void it or write a credit note';
+        END IF;
+        RETURN NEW;
+    END $$;
+    CREATE TRIGGER statement_final BEFORE UPDATE OR DELETE ON statement
+        FOR EACH ROW WHEN (OLD.state <> 'draft') EXECUTE FUNCTION refuse_statement_change();
+"""
+MAY_CHANGE = """
+    DROP TRIGGER statement_final ON statement;
+    DROP FUNCTION refuse_statement_change();
+    DROP TRIGGER statement_line_append_only ON statement_line;
+    DROP TRIGGER plan_version_append_only ON plan_version;
+"""
+
+
+class Migration(migrations.Migration):
+    dependencies = [("billing", "0001_initial"), ("metering", "0002_storage")]
+
+    operations = [
+        ForceRowSecurity(
+            "billing_settings",
+            "billing_series",
+            "customer",
+            "customer_link",
+            "plan",
+            "plan_version",
+            "subscription",
+            "statement",
+            "statement_line",
+        ),
+        migrations.RunSQL(NEVER_CHANGES, MAY_CHANGE),
+    ]
