@@ -11,13 +11,26 @@ from billing.models.statements import (
     StatementLine,
     StatementState,
 )
+from billing.models.stripe import (
+    AccountState,
+    CollectionMethod,
+    InvoiceStep,
+    StripeAccount,
+    StripeEvent,
+    StripeInvoice,
+    StripeMeterValue,
+    StripeSettings,
+)
 
 __all__ = [
+    "AccountState",
     "Anchor",
     "BillingSettings",
+    "CollectionMethod",
     "Customer",
     "CustomerLink",
     "Interval",
+    "InvoiceStep",
     "LineKind",
     "Plan",
     "PlanVersion",
@@ -26,5 +39,10 @@ __all__ = [
     "Statement",
     "StatementLine",
     "StatementState",
+    "StripeAccount",
+    "StripeEvent",
+    "StripeInvoice",
+    "StripeMeterValue",
+    "StripeSettings",
     "Subscription",
 ]
