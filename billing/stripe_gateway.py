@@ -186,7 +186,7 @@ def is_live_key(api_key: str) -> bool:
         return True
     if api_key.startswith(TEST_KEYS):
         return False
-    raise WrongKey("it must be a secret or restricted key: sk_live_…, sk_test_…, rk_live_… or rk_test_…")
+    raise WrongKey("it must be a secret or restricted key: sk_live_…, sk_test_…, rk_…")
 
 
 def verify_webhook(body: bytes, signature: str, *, secret: str) -> Event:

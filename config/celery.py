@@ -65,6 +65,8 @@ BEAT_SCHEDULE = {
     "remove answers and audits too old to be kept": every(900, "tenants.tasks.remove_old_rows"),
     "forget links that ended long ago": every(900, "dashboard.tasks.forget_old_links"),
     "remove reports too old to be kept": every(900, "dashboard.tasks.remove_old_reports"),
+    "collect with Stripe": every(10, "billing.tasks.collect_statements"),
+    "remove events of Stripe too old to be kept": every(900, "billing.tasks.remove_old_events"),
     "make partitions ahead": daily(0, "metering.jobs.tasks.make_partitions"),
 }
 

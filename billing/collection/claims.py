@@ -191,8 +191,8 @@ def store(claimed: ClaimedInvoice, **changes: Any) -> None:
         held = StripeInvoice.objects.filter(id=row.id, claimed_until=claimed.until)
         if held.update(**changes) != 1:
             raise ClaimLost
-    for name, value in changes.items():
-        setattr(row, name, value)
+        if changes.keys() - {"claimed_until"}:
+            row.refresh_from_db(fields=list(changes))
 
 
 def wait_seconds(attempts: int) -> int:

@@ -4,15 +4,14 @@ What makes a step safe is what Stripe has, read just before; idempotency keys on
 that is still under way from being carried out twice. See README.md.
 """
 
-from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
-from itertools import batched
-from typing import Final
+from collections.abc import Iterable, Iterator
+from datetime import UTC, timedelta
+from typing import Final, TypeVar
 
+from django.db.models import F
 from django.utils import timezone
 
 from billing.collection.claims import ClaimedInvoice, ClaimLost, claim, store, wait_seconds
-from billing.collection.credentials import rest_key
 from billing.collection.invoice_lines import (
     LINE_MARK,
     NUMBER_CHARACTERS_MAX,
@@ -25,6 +24,7 @@ from billing.collection.stripe_customers import ensure_customer
 from billing.models import CollectionMethod, InvoiceStep, StatementState
 from billing.stripe_gateway import (
     Busy,
+    Failed,
     Invoice,
     KeyRejected,
     Line,
@@ -34,31 +34,31 @@ from billing.stripe_gateway import (
     Unanswered,
 )
 from common.json_bodies import JsonObject
-from tenants.scope import tenant_scope
 
 LINES_A_CALL_MAX: Final = 250
 STATEMENT_MARK: Final = "spendgate_statement"
 DRAFT: Final = "draft"
 VOIDABLE: Final = ("open", "uncollectible")
 
+Item = TypeVar("Item")
+
 
 def bring_on(*, tenant_id: int, gateway: StripeGateway) -> bool:
     """Bring the next invoice of a tenant as far as it goes. False: none is due.
 
     A failure is stored with its reason and the time of the next attempt; it concerns this row
-    alone. KeyRejected concerns all of a tenant, and goes on to the caller.
+    alone. KeyRejected concerns all of a tenant, and is the caller's to store.
     """
     claimed = claim(tenant_id=tenant_id, is_live=gateway.is_live)
     if claimed is None:
         return False
     try:
         _advance(claimed, gateway)
+        store(claimed, claimed_until=None, attempts=0, problem=claimed.row.problem)
     except ClaimLost:
         pass
     except KeyRejected as error:
         _give_back(claimed, str(error), wait=timedelta(0))
-        with tenant_scope(tenant_id):
-            rest_key(tenant_id, str(error))
         raise
     except (StripeFailure, NotCollectable) as error:
         _note_failure(claimed, error)
@@ -73,13 +73,19 @@ def _advance(claimed: ClaimedInvoice, gateway: StripeGateway) -> None:
         _create(claimed, gateway)
     # Lines are added again where the invoice turns out to hold others.
     while row.step in (InvoiceStep.LINES, InvoiceStep.FINALIZE):
-        if row.step == InvoiceStep.LINES:
-            _add_lines(claimed, gateway)
-        else:
-            _finalize(claimed, gateway)
+        try:
+            if row.step == InvoiceStep.LINES:
+                _add_lines(claimed, gateway)
+            else:
+                _finalize(claimed, gateway)
+        except Rejected as error:
+            if error.is_missing:
+                store(claimed, stripe_id="", step=InvoiceStep.CREATE)
+            raise
     if row.step == InvoiceStep.COLLECT:
         _collect(claimed, gateway)
-    read_payment(claimed, gateway)
+    if row.stripe_id:
+        read_payment(claimed, gateway)
 
 
 def _create(claimed: ClaimedInvoice, gateway: StripeGateway) -> None:
@@ -160,16 +166,21 @@ def _add_lines(claimed: ClaimedInvoice, gateway: StripeGateway) -> None:
     wanted = {line.key: line for line in lines_of(claimed.amounts)}
     if gateway.read_invoice(row.stripe_id).status == DRAFT:
         missing, surplus = _difference(wanted, gateway.list_lines(row.stripe_id))
-        for part in batched(surplus, LINES_A_CALL_MAX):
-            # The key says which lines, as a later repetition removes others.
-            key = claimed.key(f"remove:{part[0]}:{len(part)}")
-            gateway.remove_lines(row.stripe_id, list(part), key=key)
-        for lines in batched(missing, LINES_A_CALL_MAX):
-            key = claimed.key(f"add:{lines[0].key}:{len(lines)}:{row.attempts}")
+        # The keys say which lines, as a repetition may have others left to do.
+        for line_ids in _parts(surplus):
+            key = claimed.key(f"remove:{line_ids[0]}:{len(line_ids)}")
+            gateway.remove_lines(row.stripe_id, line_ids, key=key)
+        for lines in _parts(missing):
+            key = claimed.key(f"add:{row.stripe_id}:{lines[0].key}:{len(lines)}")
             gateway.add_lines(row.stripe_id, _lines_given(claimed, lines), key=key)
         if any(_difference(wanted, gateway.list_lines(row.stripe_id))):
-            raise Unanswered("Stripe has other lines than were just added.")
+            raise Failed("Stripe has other lines than were just added.")
     store(claimed, step=InvoiceStep.FINALIZE)
+
+
+def _parts(items: list[Item]) -> Iterator[list[Item]]:
+    for start in range(0, len(items), LINES_A_CALL_MAX):
+        yield items[start : start + LINES_A_CALL_MAX]
 
 
 def _difference(
@@ -199,14 +210,14 @@ def _finalize(claimed: ClaimedInvoice, gateway: StripeGateway) -> None:
     if invoice is None or invoice.id != row.stripe_id:
         # A draft was deleted by hand, or another was kept in its place.
         store(claimed, stripe_id="", step=InvoiceStep.CREATE)
-        raise Unanswered("The draft is no longer at Stripe; it is made again.")
+        raise Failed("The draft is no longer at Stripe; it is made again.")
     total = sum(line.amount for line in lines_of(claimed.amounts))
     if invoice.status == DRAFT:
         if invoice.total != total:
             store(claimed, step=InvoiceStep.LINES)
             return
         try:
-            invoice = gateway.finalize(row.stripe_id, key=claimed.key("finalize"))
+            invoice = gateway.finalize(row.stripe_id, key=claimed.key(f"finalize:{row.stripe_id}"))
         except Rejected:
             invoice = gateway.read_invoice(row.stripe_id)
             if invoice.status == DRAFT:
@@ -227,7 +238,7 @@ def _collect(claimed: ClaimedInvoice, gateway: StripeGateway) -> None:
             gateway.advance(row.stripe_id, key=claimed.key("advance"))
         elif claimed.method == CollectionMethod.SEND_INVOICE:
             gateway.send(row.stripe_id, key=claimed.key("send"))
-    store(claimed, step=InvoiceStep.DONE, reads_wanted=row.reads_wanted + 1)
+    store(claimed, step=InvoiceStep.DONE, reads_wanted=F("reads_wanted") + 1, problem="")
 
 
 def _void(claimed: ClaimedInvoice, gateway: StripeGateway) -> None:
@@ -244,8 +255,7 @@ def _void(claimed: ClaimedInvoice, gateway: StripeGateway) -> None:
             gateway.void(invoice.id, key=claimed.key("void"))
         elif invoice.status == "paid":
             problem = "The invoice was paid before its statement was voided: refund it in Stripe."
-    reads = row.reads_wanted + (1 if row.stripe_id else 0)
-    store(claimed, step=InvoiceStep.VOIDED, problem=problem, reads_wanted=reads)
+    store(claimed, step=InvoiceStep.VOIDED, problem=problem)
 
 
 def _note_failure(claimed: ClaimedInvoice, error: Exception) -> None:
@@ -270,8 +280,3 @@ def _give_back(claimed: ClaimedInvoice, problem: str, *, wait: timedelta) -> Non
         )
     except ClaimLost:
         return
-
-
-def due_moment(seconds: int | None) -> datetime | None:
-    """Return a moment of Stripe's."""
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
