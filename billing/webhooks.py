@@ -15,6 +15,8 @@ from tenants.scope import platform_scope
 
 log = structlog.get_logger(__name__)
 
+# The largest id of a tenant.
+TENANT_MAX = 2**31 - 1
 # An answer that says nothing of which tenants there are.
 REFUSED = "The signature does not fit."
 
@@ -27,6 +29,8 @@ def receive_webhook(request: HttpRequest, tenant_id: int) -> HttpResponse:
     An event of the other mode than the key's is taken and left alone: a key of that mode is not
     there to read the object with.
     """
+    if tenant_id > TENANT_MAX:
+        return _refused()
     with platform_scope("find the secret that a webhook is verified with"):
         row = StripeSettings.objects.filter(tenant_id=tenant_id).first()
     try:
@@ -35,16 +39,20 @@ def receive_webhook(request: HttpRequest, tenant_id: int) -> HttpResponse:
         log.warning("a webhook's secret cannot be read", tenant_id=tenant_id)
         credentials = None
     if credentials is None or not credentials.webhook_secret:
-        return HttpResponse(REFUSED, status=400, content_type="text/plain")
+        return _refused()
     signature = request.headers.get("Stripe-Signature", "")
     try:
         event = verify_webhook(request.body, signature, secret=credentials.webhook_secret)
     except WrongSignature as error:
         log.info("a webhook was refused", tenant_id=tenant_id, reason=str(error))
-        return HttpResponse(REFUSED, status=400, content_type="text/plain")
+        return _refused()
     if store_events(tenant_id=tenant_id, is_live=credentials.is_live, events=[event]):
         _ask_worker()
     return HttpResponse("stored", content_type="text/plain")
+
+
+def _refused() -> HttpResponse:
+    return HttpResponse(REFUSED, status=400, content_type="text/plain")
 
 
 def _ask_worker() -> None:

@@ -70,6 +70,7 @@ def queue_statements(*, tenant_id: int, is_live: bool) -> int:
                 stripe_invoice=None,
             )
             .exclude(id__in=_kept_out(settings, is_live))
+            .exclude(lines__subscription__plan__stripe_meters__is_live=is_live)
             .order_by("sequence")[:QUEUED_MAX]
         )
         accounts = _accounts_of(tenant_id, {each.customer_id for each in new}, is_live)

@@ -7,8 +7,7 @@ nothing: the sum of the lines is the statement's amount due, to the cent.
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from babel.numbers import get_currency_precision
-
+from billing.currencies import digits_of
 from common.json_bodies import JsonObject
 
 # Of a line's metadata: which line of the statement it is.
@@ -84,7 +83,7 @@ def stripe_amount(amount: int, currency: str) -> int:
     They differ for a few currencies: Stripe has hundredths of the Icelandic króna.
     """
     digits = 0 if currency in WHOLE_UNITS else 3 if currency in THOUSANDTHS else 2
-    more_digits = digits - get_currency_precision(currency)
+    more_digits = digits - digits_of(currency)
     if more_digits >= 0:
         return int(amount * 10**more_digits)
     whole, rest = divmod(amount, 10**-more_digits)

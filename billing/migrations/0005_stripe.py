@@ -232,6 +232,40 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name="StripeMeter",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("is_live", models.BooleanField()),
+                ("charge", models.CharField(max_length=300)),
+                ("event_name", models.CharField(max_length=100)),
+                ("stripe_id", models.CharField(blank=True, default="", max_length=100)),
+                ("next_read_at", models.DateTimeField(default=django.utils.timezone.now)),
+                ("late_read_at", models.DateTimeField(null=True)),
+                (
+                    "plan",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="stripe_meters",
+                        to="billing.plan",
+                    ),
+                ),
+                (
+                    "tenant",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, to="tenants.tenant"
+                    ),
+                ),
+            ],
+            options={
+                "db_table": "stripe_meter",
+            },
+        ),
+        migrations.CreateModel(
             name="StripeMeterValue",
             fields=[
                 (
@@ -240,7 +274,6 @@ class Migration(migrations.Migration):
                         auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
                     ),
                 ),
-                ("event_name", models.CharField(max_length=100)),
                 ("hour", models.DateTimeField()),
                 ("value", models.BigIntegerField()),
                 ("sent_value", models.BigIntegerField(null=True)),
@@ -255,6 +288,14 @@ class Migration(migrations.Migration):
                         on_delete=django.db.models.deletion.CASCADE,
                         related_name="values",
                         to="billing.stripeaccount",
+                    ),
+                ),
+                (
+                    "meter",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="values",
+                        to="billing.stripemeter",
                     ),
                 ),
                 (
@@ -320,6 +361,12 @@ class Migration(migrations.Migration):
                 name="stripe_invoice_once",
             ),
         ),
+        migrations.AddConstraint(
+            model_name="stripemeter",
+            constraint=models.UniqueConstraint(
+                fields=("plan", "is_live", "charge"), name="stripe_meter_once"
+            ),
+        ),
         migrations.AddIndex(
             model_name="stripemetervalue",
             index=models.Index(
@@ -335,7 +382,7 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name="stripemetervalue",
             constraint=models.UniqueConstraint(
-                fields=("account", "event_name", "hour"), name="stripe_meter_value_once"
+                fields=("meter", "account", "hour"), name="stripe_meter_value_once"
             ),
         ),
         ForceRowSecurity(
@@ -343,6 +390,7 @@ class Migration(migrations.Migration):
             "stripe_account",
             "stripe_invoice",
             "stripe_event",
+            "stripe_meter",
             "stripe_meter_value",
         ),
     ]

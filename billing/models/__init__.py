@@ -18,6 +18,7 @@ from billing.models.stripe import (
     StripeAccount,
     StripeEvent,
     StripeInvoice,
+    StripeMeter,
     StripeMeterValue,
     StripeSettings,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "StripeAccount",
     "StripeEvent",
     "StripeInvoice",
+    "StripeMeter",
     "StripeMeterValue",
     "StripeSettings",
     "Subscription",

@@ -9,6 +9,7 @@ from django.db.models import F, Q
 from django.utils import timezone
 
 from billing.models.customers import Customer
+from billing.models.plans import Plan
 from billing.models.statements import Statement
 from tenants.models import Tenant
 
@@ -206,13 +207,39 @@ class StripeEvent(models.Model):
         return self.event_id
 
 
+class StripeMeter(models.Model):
+    """A usage charge of a plan that Stripe meters and bills, so that its statements are not
+    collected.
+    """
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE)
+    plan = models.ForeignKey(Plan, on_delete=models.PROTECT, related_name="stripe_meters")
+    is_live = models.BooleanField()
+    # By its name the charge of whichever version is in force is found.
+    charge = models.CharField(max_length=300)
+    # The meter's name at Stripe, and its id once it is there.
+    event_name = models.CharField(max_length=100)
+    stripe_id = models.CharField(max_length=100, blank=True, default="")
+    next_read_at = models.DateTimeField(default=timezone.now)
+    # Until when late usage of all days was looked for.
+    late_read_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "stripe_meter"
+        constraints = [
+            models.UniqueConstraint(fields=["plan", "is_live", "charge"], name="stripe_meter_once"),
+        ]
+
+    def __str__(self) -> str:
+        return self.event_name
+
+
 class StripeMeterValue(models.Model):
     """How much of a metric a customer used in an hour, as Stripe's meter is to have it."""
 
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE)
+    meter = models.ForeignKey(StripeMeter, on_delete=models.CASCADE, related_name="values")
     account = models.ForeignKey(StripeAccount, on_delete=models.CASCADE, related_name="values")
-    # The meter's name at Stripe.
-    event_name = models.CharField(max_length=100)
     hour = models.DateTimeField()
     value = models.BigIntegerField()
     # None: not sent yet. A value that was corrected is sent again, and overwrites.
@@ -235,9 +262,9 @@ class StripeMeterValue(models.Model):
         ]
         constraints = [
             models.UniqueConstraint(
-                fields=["account", "event_name", "hour"], name="stripe_meter_value_once"
+                fields=["meter", "account", "hour"], name="stripe_meter_value_once"
             ),
         ]
 
     def __str__(self) -> str:
-        return f"{self.event_name} at {self.hour:%Y-%m-%dT%H}"
+        return f"{self.meter_id} at {self.hour:%Y-%m-%dT%H}"
