@@ -322,9 +322,7 @@ class StripeGateway:
         except msgspec.ValidationError as error:
             raise Failed(f"Stripe's answer was not understood: {error}.") from error
 
-    def _call(
-        self, method: Any, path: str, given: Mapping[str, Any], **options: str
-    ) -> JsonObject:
+    def _call(self, method: Any, path: str, given: Mapping[str, Any], **options: str) -> JsonObject:
         assert not connection.in_atomic_block, "no transaction is open during a call"
         with _translated():
             answer: JsonObject = self._client.raw_request(method, path, **given, **options).data

@@ -100,9 +100,7 @@ def _match_halts(account: StripeAccount, now: datetime) -> None:
 
 def _matches(customer: Customer, now: datetime) -> list[JsonObject]:
     """Return what usage of a customer matches: its key, and the values that are linked to it."""
-    is_linked = (Q(starts_at=None) | Q(starts_at__lte=now)) & (
-        Q(ends_at=None) | Q(ends_at__gt=now)
-    )
+    is_linked = (Q(starts_at=None) | Q(starts_at__lte=now)) & (Q(ends_at=None) | Q(ends_at__gt=now))
     links = CustomerLink.objects.filter(is_linked, customer=customer).order_by("id")
     values: Iterable[tuple[str, str]] = links.values_list("dimension", "value")[:LINKS_MAX]
     matches = [{"customer": customer.key}, *({name: value} for name, value in values)]

@@ -159,9 +159,7 @@ def _lock_account(row: StripeInvoice, now: datetime) -> StripeAccount | None:
     return None if is_taken else account
 
 
-def _lock_row(
-    row_id: int, tenant_id: int, *, is_live: bool, now: datetime
-) -> StripeInvoice | None:
+def _lock_row(row_id: int, tenant_id: int, *, is_live: bool, now: datetime) -> StripeInvoice | None:
     found = due(tenant_id, is_live=is_live, now=now).filter(id=row_id)
     return found.select_for_update(skip_locked=True, of=("self",)).first()
 

@@ -10,7 +10,7 @@ from django.utils import timezone
 from billing.models import CollectionMethod, Customer, StripeAccount, StripeSettings
 from billing.stripe_gateway import Credentials, is_live_key
 from common.sealing import Unreadable, seal, unseal
-from tenants.audit import audited_change
+from tenants.audit import audited_change, record_change
 from tenants.models import Tenant
 
 PURPOSE: Final = "billing.stripe"
@@ -58,12 +58,16 @@ def set_credentials(*, tenant: Tenant, actor: str, api_key: str, webhook_secret:
 
     The sweep for lost events begins again: the key may be of another mode.
     """
-    is_live_key(api_key)
+    mode = "live" if is_live_key(api_key) else "test"
     secrets = seal({"api_key": api_key, "webhook_secret": webhook_secret}, purpose=PURPOSE)
-    with audited_change(_settings_of(tenant), actor=actor, action="set_key") as change:
-        change.row.secrets = secrets
-        _use_again(change.row)
-        change.row.events_stored_until = 0
+    row = _settings_of(tenant)
+    row.secrets = secrets
+    row.events_stored_until = 0
+    _use_again(row)
+    row.save()
+    record_change(
+        tenant_id=tenant.id, actor=actor, action="set_key", subject=row, after={"mode": mode}
+    )
 
 
 @transaction.atomic

@@ -169,7 +169,7 @@ def sweep(*, tenant_id: int, gateway: StripeGateway) -> int:
     new = store_events(tenant_id=tenant_id, is_live=gateway.is_live, events=events)
     newest = max((event.created for event in events), default=stored_until)
     with tenant_scope(tenant_id):
-        StripeSettings.objects.filter(
-            tenant_id=tenant_id, events_stored_until=stored_until
-        ).update(events_stored_until=newest)
+        StripeSettings.objects.filter(tenant_id=tenant_id, events_stored_until=stored_until).update(
+            events_stored_until=newest
+        )
     return new

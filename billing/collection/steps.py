@@ -71,21 +71,27 @@ def _advance(claimed: ClaimedInvoice, gateway: StripeGateway) -> None:
         _void(claimed, gateway)
     if row.step == InvoiceStep.CREATE:
         _create(claimed, gateway)
-    # Lines are added again where the invoice turns out to hold others.
-    while row.step in (InvoiceStep.LINES, InvoiceStep.FINALIZE):
-        try:
-            if row.step == InvoiceStep.LINES:
-                _add_lines(claimed, gateway)
-            else:
-                _finalize(claimed, gateway)
-        except Rejected as error:
-            if error.is_missing:
-                store(claimed, stripe_id="", step=InvoiceStep.CREATE)
-            raise
+    if row.step in (InvoiceStep.LINES, InvoiceStep.FINALIZE):
+        _complete(claimed, gateway)
     if row.step == InvoiceStep.COLLECT:
         _collect(claimed, gateway)
     if row.stripe_id:
         read_payment(claimed, gateway)
+
+
+def _complete(claimed: ClaimedInvoice, gateway: StripeGateway) -> None:
+    """Add the lines and finalize; lines are added again where the draft turns out to hold others."""
+    row = claimed.row
+    try:
+        while row.step in (InvoiceStep.LINES, InvoiceStep.FINALIZE):
+            if row.step == InvoiceStep.LINES:
+                _add_lines(claimed, gateway)
+            else:
+                _finalize(claimed, gateway)
+    except Rejected as error:
+        if error.is_missing:
+            store(claimed, stripe_id="", step=InvoiceStep.CREATE)
+        raise
 
 
 def _create(claimed: ClaimedInvoice, gateway: StripeGateway) -> None:
@@ -109,9 +115,7 @@ def _create(claimed: ClaimedInvoice, gateway: StripeGateway) -> None:
     store(claimed, stripe_id=invoice.id, step=InvoiceStep.LINES)
 
 
-def _find(
-    claimed: ClaimedInvoice, gateway: StripeGateway, customer: str
-) -> Invoice | None:
+def _find(claimed: ClaimedInvoice, gateway: StripeGateway, customer: str) -> Invoice | None:
     """Return the statement's invoice: one that left the draft before the oldest draft.
 
     Other drafts of the statement are deleted, so that there is one.
@@ -243,7 +247,6 @@ def _collect(claimed: ClaimedInvoice, gateway: StripeGateway) -> None:
 
 def _void(claimed: ClaimedInvoice, gateway: StripeGateway) -> None:
     """Take back the invoice of a statement that is void by now."""
-    row = claimed.row
     problem = ""
     customer = claimed.account.stripe_customer
     invoice = _find(claimed, gateway, customer) if customer else None

@@ -125,9 +125,7 @@ class StripeInvoice(models.Model):
     account = models.ForeignKey(StripeAccount, on_delete=models.PROTECT, related_name="invoices")
     is_live = models.BooleanField()
     stripe_id = models.CharField(max_length=100, blank=True, default="")
-    step = models.CharField(
-        max_length=10, choices=InvoiceStep.choices, default=InvoiceStep.CREATE
-    )
+    step = models.CharField(max_length=10, choices=InvoiceStep.choices, default=InvoiceStep.CREATE)
     attempts = models.PositiveIntegerField(default=0)
     # In idempotency keys: another once Stripe has answered an error, which it would repeat.
     key_number = models.PositiveIntegerField(default=0)

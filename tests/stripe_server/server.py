@@ -60,6 +60,7 @@ class StripeServer:
         self.faults = Faults()
         self.requests: list[Request] = []
         self.complaints: list[str] = []
+        self.retry_after_seconds = RETRY_AFTER_SECONDS
         self._kept: dict[str, Kept] = {}
         self._lock = threading.Lock()
         self._http = ThreadingHTTPServer(("127.0.0.1", port), _handler(self))
@@ -94,7 +95,7 @@ class StripeServer:
             return None
         if fault is Fault.BUSY:
             busy = error(429, "Too many requests.", code="rate_limit")
-            busy.headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+            busy.headers = {"Retry-After": str(self.retry_after_seconds)}
             return busy
         key = request.headers.get("idempotency-key")
         asked = (request.method, request.path, request.body)
@@ -178,6 +179,8 @@ def error(
 def _handler(server: StripeServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        # Headers and body leave together.
+        wbufsize = 1 << 16
 
         def _serve(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)

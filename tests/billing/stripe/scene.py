@@ -52,7 +52,7 @@ class Scene:
         with self.account.scope():
             return Customer.objects.create(tenant=self.account.tenant, key=key, **fields)
 
-    def statement(
+    def statement(  # noqa: PLR0913 - what a statement is made of
         self,
         customer: Customer,
         amounts: Sequence[int] = (1000,),
@@ -62,9 +62,10 @@ class Scene:
         credit_notes: int = 0,
         credit: int = 0,
         due_in_days: int = 30,
+        number: str = "",
     ) -> Statement:
         """A final statement with lines of these amounts, as finalization writes them."""
-        number = next(self._numbers)
+        sequence = next(self._numbers)
         own = {"tenant": self.account.tenant}
         subtotal = sum(amounts)
         total = subtotal - coupon + tax
@@ -78,8 +79,8 @@ class Scene:
             )
             statement = Statement.objects.create(
                 customer=customer,
-                period_start=STARTS_AT + timedelta(seconds=number),
-                period_end=ENDS_AT + timedelta(seconds=number),
+                period_start=STARTS_AT + timedelta(seconds=sequence),
+                period_end=ENDS_AT + timedelta(seconds=sequence),
                 timezone="UTC",
                 currency=customer.currency,
                 **own,
@@ -103,8 +104,8 @@ class Scene:
             )
             final = {
                 "state": StatementState.FINAL,
-                "sequence": number,
-                "number": f"S-{number:04d}",
+                "sequence": sequence,
+                "number": number or f"S-{sequence:04d}",
                 "finalized_at": now,
                 "due_on": now.date() + timedelta(days=due_in_days),
                 "subtotal": subtotal,
@@ -123,8 +124,11 @@ class Scene:
         return statement
 
     def collect(self) -> int:
-        """What a worker does in a turn."""
-        return collect(tenant_id=self.tenant_id)
+        """What a worker does until nothing is due; returns how much that was."""
+        total = 0
+        while done := collect(tenant_id=self.tenant_id):
+            total += done
+        return total
 
     def collect_later(self, *, turns: int = 1) -> None:
         """What a worker does once every row's wait is over."""
