@@ -15,8 +15,10 @@ LINE_MARK: Final = "spendgate_line"
 NUMBER_CHARACTERS_MAX: Final = 26
 # https://docs.stripe.com/currencies: amounts are in these units, elsewhere in hundredths.
 WHOLE_UNITS: Final = frozenset(
-    ["BIF", "CLP", "DJF", "GNF", "JPY", "KMF", "KRW", "MGA", "PYG", "RWF", "VND", "VUV"]
-    + ["XAF", "XOF", "XPF"]
+    [
+        *("BIF", "CLP", "DJF", "GNF", "JPY", "KMF", "KRW", "MGA"),
+        *("PYG", "RWF", "VND", "VUV", "XAF", "XOF", "XPF"),
+    ]
 )
 THOUSANDTHS: Final = frozenset(["BHD", "JOD", "KWD", "OMR", "TND"])
 

@@ -100,8 +100,9 @@ def _create(claimed: ClaimedInvoice, gateway: StripeGateway) -> None:
         raise NotCollectable(f"Numbers at Stripe have at most {NUMBER_CHARACTERS_MAX} characters.")
     lines_of(claimed.amounts)  # what Stripe cannot hold is not begun
     customer = ensure_customer(claimed, gateway)
-    invoice = _find(claimed, gateway, customer)
+    invoice = _find_of_former(claimed, gateway, customer) or _find(claimed, gateway, customer)
     if invoice is None:
+        store(claimed, stripe_customer=customer)
         try:
             given = _invoice_given(claimed, customer)
             invoice = gateway.create_invoice(given, key=claimed.key("create"))
@@ -112,7 +113,20 @@ def _create(claimed: ClaimedInvoice, gateway: StripeGateway) -> None:
                 raise
     if (invoice.metadata or {}).get(STATEMENT_MARK) != claimed.mark:
         raise NotCollectable(f"Stripe's invoice {invoice.id} is not of this statement.")
-    store(claimed, stripe_id=invoice.id, step=InvoiceStep.LINES)
+    store(claimed, stripe_id=invoice.id, stripe_customer=invoice.customer, step=InvoiceStep.LINES)
+
+
+def _find_of_former(
+    claimed: ClaimedInvoice, gateway: StripeGateway, customer: str
+) -> Invoice | None:
+    """Return the statement's invoice for the customer that the account had at Stripe before."""
+    former = claimed.row.stripe_customer
+    if former in ("", customer):
+        return None
+    try:
+        return _find(claimed, gateway, former)
+    except Rejected:
+        return None  # there is no such customer any more
 
 
 def _find(claimed: ClaimedInvoice, gateway: StripeGateway, customer: str) -> Invoice | None:
@@ -210,7 +224,7 @@ def _lines_given(claimed: ClaimedInvoice, lines: Iterable[InvoiceLine]) -> list[
 def _finalize(claimed: ClaimedInvoice, gateway: StripeGateway) -> None:
     """Finalize the draft if its total is the statement's; it is compared again afterwards."""
     row = claimed.row
-    invoice = _find(claimed, gateway, claimed.account.stripe_customer)
+    invoice = _find(claimed, gateway, row.stripe_customer)
     if invoice is None or invoice.id != row.stripe_id:
         # A draft was deleted by hand, or another was kept in its place.
         store(claimed, stripe_id="", step=InvoiceStep.CREATE)
@@ -248,7 +262,7 @@ def _collect(claimed: ClaimedInvoice, gateway: StripeGateway) -> None:
 def _void(claimed: ClaimedInvoice, gateway: StripeGateway) -> None:
     """Take back the invoice of a statement that is void by now."""
     problem = ""
-    customer = claimed.account.stripe_customer
+    customer = claimed.row.stripe_customer
     invoice = _find(claimed, gateway, customer) if customer else None
     if invoice is not None:
         store(claimed, stripe_id=invoice.id)

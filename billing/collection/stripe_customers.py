@@ -24,9 +24,7 @@ def ensure_customer(claimed: ClaimedInvoice, gateway: StripeGateway) -> str:
     """
     account = claimed.account
     named = account.customer.stripe_customer
-    if named and account.is_live == gateway.is_live:
-        if account.stripe_customer != named:
-            _keep(account, stripe_customer=named)
+    if named:
         return named
     if account.stripe_customer:
         return account.stripe_customer

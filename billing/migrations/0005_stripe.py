@@ -172,6 +172,7 @@ class Migration(migrations.Migration):
                 ),
                 ("is_live", models.BooleanField()),
                 ("stripe_id", models.CharField(blank=True, default="", max_length=100)),
+                ("stripe_customer", models.CharField(blank=True, default="", max_length=100)),
                 (
                     "step",
                     models.CharField(

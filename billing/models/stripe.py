@@ -125,6 +125,8 @@ class StripeInvoice(models.Model):
     account = models.ForeignKey(StripeAccount, on_delete=models.PROTECT, related_name="invoices")
     is_live = models.BooleanField()
     stripe_id = models.CharField(max_length=100, blank=True, default="")
+    # The customer at Stripe for whom the invoice was asked for last.
+    stripe_customer = models.CharField(max_length=100, blank=True, default="")
     step = models.CharField(max_length=10, choices=InvoiceStep.choices, default=InvoiceStep.CREATE)
     attempts = models.PositiveIntegerField(default=0)
     # In idempotency keys: another once Stripe has answered an error, which it would repeat.

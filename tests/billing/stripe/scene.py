@@ -6,22 +6,28 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
+import msgspec
 import time_machine
+from django.db.models import F
 from django.utils import timezone
 
 from billing.collection.credentials import configure_collection, set_credentials
 from billing.collection.run import collect
 from billing.models import (
+    AccountState,
     Customer,
+    InvoiceStep,
     LineKind,
     Plan,
     Statement,
     StatementLine,
     StatementState,
     StripeAccount,
+    StripeEvent,
     StripeInvoice,
     Subscription,
 )
+from billing.stripe_gateway import Event
 from tenants.scope import tenant_scope
 from tests.factories import Account
 from tests.stripe_server import StripeServer
@@ -133,9 +139,20 @@ class Scene:
     def collect_later(self, *, turns: int = 1) -> None:
         """What a worker does once every row's wait is over."""
         for _ in range(turns):
+            past = timezone.now() - timedelta(seconds=1)
             with self.account.scope():
-                StripeInvoice.objects.update(next_attempt_at=timezone.now() - timedelta(seconds=1))
+                StripeInvoice.objects.update(next_attempt_at=past)
+                StripeEvent.objects.update(next_attempt_at=past)
             self.collect()
+
+    def release_claims(self) -> None:
+        """Let the claims of workers that were killed run out."""
+        with self.account.scope():
+            StripeInvoice.objects.update(claimed_until=None)
+
+    def is_done(self, statement: Statement) -> bool:
+        with self.account.scope():
+            return StripeInvoice.objects.filter(statement=statement, step=InvoiceStep.DONE).exists()
 
     def row(self, statement: Statement) -> StripeInvoice:
         with self.account.scope():
@@ -148,6 +165,23 @@ class Scene:
     def invoices(self) -> list[Object]:
         """Stripe's invoices as it would answer them, oldest first."""
         return [self.server.world.shown(each) for each in self.server.world.invoices.values()]
+
+    def events(self) -> list[Event]:
+        """What happened at Stripe, as it would tell."""
+        return msgspec.convert(self.server.world.events, list[Event])
+
+    def forget_payments(self) -> None:
+        """Know of invoices what was known when they were finalized."""
+        with self.account.scope():
+            StripeInvoice.objects.update(
+                status="open",
+                amount_paid=0,
+                amount_refunded=0,
+                amount_disputed=0,
+                has_payment_failed=False,
+                reads_done=F("reads_wanted"),
+            )
+            StripeAccount.objects.update(state=AccountState.CURRENT)
 
     def void(self, statement: Statement) -> None:
         with tenant_scope(self.tenant_id):
