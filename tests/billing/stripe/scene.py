@@ -72,7 +72,7 @@ class Scene:
     ) -> Statement:
         """A final statement with lines of these amounts, as finalization writes them."""
         sequence = next(self._numbers)
-        own = {"tenant": self.account.tenant}
+        own: dict[str, Any] = {"tenant": self.account.tenant}
         subtotal = sum(amounts)
         total = subtotal - coupon + tax
         now = timezone.now()
@@ -192,7 +192,7 @@ class Scene:
 
 def make_scene(account: Account, server: StripeServer, **settings: Any) -> Scene:
     with account.scope():
-        own = {"tenant": account.tenant, "actor": "tests"}
+        own: dict[str, Any] = {"tenant": account.tenant, "actor": "tests"}
         set_credentials(api_key=API_KEY, webhook_secret=SECRET, **own)
         given = {"collects": True, "collects_from": datetime(2026, 1, 1, tzinfo=UTC), **settings}
         configure_collection(**own, **given)
