@@ -20,6 +20,7 @@ urlpatterns = [
     path("statements", Statements.as_view(LIST)),
     path("statements/<int:statement_id>", Statements.as_view(SHOW)),
     path("statements/<int:statement_id>.csv", Statements.as_view({"get": "csv"})),
+    path("statements/<int:statement_id>.html", Statements.as_view({"get": "html"})),
     path("statements/<int:statement_id>/finalise", Statements.as_view({"post": "finalise"})),
     path("statements/<int:statement_id>/void", Statements.as_view({"post": "void"})),
 ]

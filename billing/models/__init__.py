@@ -8,6 +8,7 @@ from billing.models.statements import (
     Series,
     SeriesName,
     Statement,
+    StatementFile,
     StatementLine,
     StatementState,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "Series",
     "SeriesName",
     "Statement",
+    "StatementFile",
     "StatementLine",
     "StatementState",
     "Subscription",
