@@ -1,5 +1,9 @@
 """Addresses of the API of billing."""
 
-from django.urls import URLPattern
+from django.urls import path
 
-urlpatterns: list[URLPattern] = []
+from billing.api.rating_preview import RatingPreviewView
+
+urlpatterns = [
+    path("rating-preview", RatingPreviewView.as_view()),
+]
