@@ -1,91 +1,120 @@
-"""Plans as their form reads them, and periods to rate them in."""
+"""Customers on plans, and their usage."""
 
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from fractions import Fraction
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from billing.api.plans_body import PlanBody
-from billing.charge_models import Used
-from billing.periods import Part, Schedule
-from billing.rating import RatedLine, rate
-from billing.terms import Terms, Version
+import msgspec
+import time_machine
+
+from billing.customers import create_customer
+from billing.models import Customer, Plan, Statement, StatementState, Subscription
+from billing.plans import create_plan
+from billing.statement_views import StatementView, views_of
+from billing.statements import finalize
+from billing.subscriptions import subscribe
+from billing.terms import Terms
 from common.json_bodies import JsonObject
+from tenants.scope import tenant_scope
+from tests.factories import Account, make_event, send
 
-NOVEMBER = datetime(2026, 11, 1, tzinfo=UTC)
-DECEMBER = datetime(2026, 12, 1, tzinfo=UTC)
-
-
-def plan_of(*charges: JsonObject, **members: Any) -> JsonObject:
-    """A plan's fields, as the body of `POST /v1/plans` gives them."""
-    body = PlanBody(data={"name": "Scale", "charges": list(charges), **members})
-    body.is_valid(raise_exception=True)
-    fields: JsonObject = body.validated_data
-    return fields
-
-
-def terms_of(*charges: JsonObject, **members: Any) -> Terms:
-    terms: Terms = plan_of(*charges, **members)["terms"]
-    return terms
+PER_REQUEST: JsonObject = {
+    "name": "Requests",
+    "kind": "usage",
+    "metric": "requests",
+    "model": "per_unit",
+    "unit_amount": "1",
+}
 
 
-def usage_charge(model: str, **members: Any) -> JsonObject:
-    return {
-        "name": "Usage",
-        "kind": "usage",
-        "metric": "input_tokens",
-        "model": model,
-        **members,
-    }
+def month_start(months_ago: int = 0) -> datetime:
+    """The first moment, in UTC, of the month that lies this far back."""
+    first = datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    for _ in range(months_ago):
+        first = (first - timedelta(days=1)).replace(day=1)
+    return first
 
 
-def fee(amount: str, **members: Any) -> JsonObject:
-    return {"name": "Fee", "kind": "flat", "amount": amount, **members}
+def make_customer(account: Account, key: str = "acme", **fields: Any) -> Customer:
+    with account.scope():
+        return create_customer(
+            tenant=account.tenant, actor="tests", **{"key": key, "name": key.title(), **fields}
+        )
 
 
-def schedule_of(
-    starts_at: datetime = datetime(2020, 1, 1, tzinfo=UTC),
-    ends_at: datetime | None = None,
-    *,
-    interval: str = "month",
-    anchor: str = "calendar",
-    timezone: str = "UTC",
-) -> Schedule:
-    return Schedule(
-        interval=interval, anchor=anchor, timezone=timezone, starts_at=starts_at, ends_at=ends_at
-    )
+def make_plan(
+    account: Account, *charges: JsonObject, bounds: JsonObject | None = None, **fields: Any
+) -> Plan:
+    terms = msgspec.convert({"charges": list(charges), **(bounds or {})}, Terms)
+    with account.scope():
+        number = Plan.objects.filter(tenant=account.tenant).count() + 1
+        return create_plan(
+            tenant=account.tenant,
+            actor="tests",
+            terms=terms,
+            **{"name": f"Plan {number}", **fields},
+        )
 
 
-def parts_of(
-    *versions: tuple[datetime | None, Terms],
-    schedule: Schedule | None = None,
-    at: datetime = NOVEMBER,
-    trial_ends_at: datetime | None = None,
-) -> list[Part]:
-    """The parts of the period that holds a moment."""
-    schedule = schedule or schedule_of()
-    period = schedule.period_at(at)
-    assert period is not None
-    numbered = [Version(number, *version) for number, version in enumerate(versions, 1)]
-    return schedule.parts(period, numbered, trial_ends_at)
+def put_on(
+    account: Account, customer: Customer, plan: Plan, starts_at: datetime, **fields: Any
+) -> Subscription:
+    with account.scope():
+        return subscribe(
+            tenant=account.tenant,
+            actor="tests",
+            customer=customer,
+            plan=plan,
+            starts_at=starts_at,
+            **fields,
+        )
 
 
-def rate_month(terms: Terms, used: Used, *, is_over: bool = True) -> list[RatedLine]:
-    """The lines of November with this usage of each charge."""
-    (part,) = parts_of((None, terms))
-    names = [charge.name for charge in terms.charges]
-    return rate([(part, dict.fromkeys(names, used))], is_over=is_over)
+@dataclass
+class Billed:
+    """A customer on a plan since a moment, and what happens to it."""
+
+    account: Account
+    customer: Customer
+
+    @classmethod
+    def on(cls, account: Account, *charges: JsonObject, since: datetime, **plan: Any) -> "Billed":
+        customer = make_customer(account)
+        put_on(account, customer, make_plan(account, *charges, **plan), since)
+        return cls(account, customer)
+
+    def use(self, count: int, *, at: datetime, **fields: object) -> None:
+        """Report this many calls at a moment."""
+        events = [
+            make_event(**{"time": at.isoformat(), "customer": self.customer.key, **fields})
+            for _ in range(count)
+        ]
+        # Ingest refuses what is more than 35 days old.
+        with time_machine.travel(at + timedelta(days=1), tick=False):
+            answer = send(self.account, events)
+        assert answer["accepted"] == count, answer
+
+    def view(self, starts_at: datetime) -> StatementView:
+        """Return the statement, not void, of the period that begins at a moment."""
+        with tenant_scope(self.account.tenant.id, is_snapshot=True):
+            statement = self._statement(starts_at)
+            return views_of([statement])[0]
+
+    def finalize(self, starts_at: datetime) -> StatementView:
+        with self.account.scope():
+            statement = self._statement(starts_at)
+        finalize(self.account.tenant.id, statement.id, actor="tests")
+        return self.view(starts_at)
+
+    def _statement(self, starts_at: datetime) -> Statement:
+        return (
+            Statement.objects.exclude(state=StatementState.VOID)
+            .select_related("customer")
+            .get(customer=self.customer, period_start=starts_at)
+        )
 
 
-def rate_parts(
-    parts: list[Part], *used: Mapping[str, Used], is_over: bool = True
-) -> list[RatedLine]:
-    return rate(list(zip(parts, used, strict=True)), is_over=is_over)
-
-
-def units(quantity: object) -> Used:
-    return Used(quantity=Fraction(str(quantity)))
-
-
-def total_of(lines: list[RatedLine]) -> Fraction:
-    return sum((line.amount for line in lines), Fraction(0))
+def amounts(view: StatementView) -> Sequence[tuple[str, str, int]]:
+    """Kind, name and amount of each line."""
+    return [(line.kind, line.name, line.amount) for line in view.lines]

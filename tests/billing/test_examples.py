@@ -23,7 +23,7 @@ from billing.totals import (
     settle_totals,
     to_minor,
 )
-from tests.billing.scene import (
+from tests.billing.rating_scene import (
     fee,
     parts_of,
     rate_month,
