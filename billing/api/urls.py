@@ -2,6 +2,12 @@
 
 from django.urls import path
 
+<<<<<<< HEAD
+from billing.api.rating_preview import RatingPreviewView
+
+urlpatterns = [
+    path("rating-preview", RatingPreviewView.as_view()),
+=======
 from billing.api.customers import Customers
 from billing.api.statements import Statements
 from billing.api.subscriptions import Subscriptions
@@ -23,4 +29,5 @@ urlpatterns = [
     path("statements/<int:statement_id>.html", Statements.as_view({"get": "html"})),
     path("statements/<int:statement_id>/finalise", Statements.as_view({"post": "finalise"})),
     path("statements/<int:statement_id>/void", Statements.as_view({"post": "void"})),
+>>>>>>> main
 ]
