@@ -2,13 +2,9 @@
 
 from django.urls import path
 
-<<<<<<< HEAD
-from billing.api.rating_preview import RatingPreviewView
-
-urlpatterns = [
-    path("rating-preview", RatingPreviewView.as_view()),
-=======
 from billing.api.customers import Customers
+from billing.api.plans import Plans
+from billing.api.rating_preview import RatingPreviewView
 from billing.api.statements import Statements
 from billing.api.subscriptions import Subscriptions
 from tenants.api.resources import (
@@ -21,6 +17,10 @@ from tenants.api.resources import (
 urlpatterns = [
     path("customers", Customers.as_view(LIST_AND_CREATE)),
     path("customers/<str:customer_id>", Customers.as_view(SHOW_CHANGE_AND_REMOVE)),
+    path("plans", Plans.as_view(LIST_AND_CREATE)),
+    path("plans/<str:plan_id>", Plans.as_view(SHOW_CHANGE_AND_REMOVE)),
+    path("plans/<str:plan_id>/versions", Plans.as_view({"post": "add_version"})),
+    path("rating-preview", RatingPreviewView.as_view()),
     path("subscriptions", Subscriptions.as_view(LIST_AND_CREATE)),
     path("subscriptions/<int:subscription_id>", Subscriptions.as_view(SHOW_CHANGE_AND_REMOVE)),
     path("statements", Statements.as_view(LIST)),
@@ -29,5 +29,4 @@ urlpatterns = [
     path("statements/<int:statement_id>.html", Statements.as_view({"get": "html"})),
     path("statements/<int:statement_id>/finalise", Statements.as_view({"post": "finalise"})),
     path("statements/<int:statement_id>/void", Statements.as_view({"post": "void"})),
->>>>>>> main
 ]
