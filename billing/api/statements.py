@@ -16,9 +16,9 @@ from rest_framework.response import Response
 
 from billing.api.customers import find_customer
 from billing.currencies import amount_of
-from billing.drafts import open_drafts
 from billing.models import LineKind, Statement, StatementState
 from billing.statement_files import file_response
+from billing.statement_periods import open_drafts
 from billing.statement_views import LineView, StatementView, views_of
 from billing.statements import finalize, find_statement, void
 from common.api.fields import Count, StrictSerializer, read_body
