@@ -19,7 +19,7 @@ from billing.currencies import digits_of
 from billing.models import Customer, LineKind, Statement, StatementLine, StatementState
 from billing.rating import RatedLine
 from billing.statement_lines import LineKey, Lines, lines_of, period_of, periods_of
-from billing.totals import Billed, TaxRate, Totals, adjust, to_minor
+from billing.totals import Billed, TaxRate, Totals, adjust, settle_totals, to_minor
 
 # Statements whose period ended longer ago are not adjusted any more.
 ADJUSTED_FOR: Final = timedelta(days=400)
