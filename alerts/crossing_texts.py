@@ -97,6 +97,8 @@ def severity_of(reached: Reached) -> Severity:
 
 def title_of(reached: Reached) -> str:
     """Name the level, and the group that reached it."""
+    if reached.budget.managed_by:
+        return f"{reached.budget.name} is {reached.percent}% used"
     group: Sequence[str] = json.loads(reached.window.group_key)
     named = [
         f"{name} {value!r}" if value else f"no {name}"
