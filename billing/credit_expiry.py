@@ -25,6 +25,7 @@ from billing.wallets import (
     charge_of,
     committed_in,
     follow_grants,
+    held_by_grants,
     still_wallet_of,
     use_of,
 )
@@ -163,21 +164,31 @@ def _settle_cover(cover: CreditCover, wallet: Wallet) -> bool:
         paid_before=cover.paid_before,
         committed=charge_of(wallet, cover.spent_nanos + reserved_nanos),
     )
-    if kept < cover.kept:
+    unneeded = cover.kept - kept
+    gone = min(unneeded, cover.grant.balance - _needed_after_others(cover.grant, wallet))
+    if gone:
         what = "A call" if ended == 1 else f"{ended:,} calls"
         write_entry(
             cover.grant,
             CreditEntryKind.EXPIRED,
-            kept - cover.kept,
+            -gone,
             actor=ACTOR,
             note=f"{what} in flight at the expiry ended for less than reserved.",
         )
-    cover.kept = kept
+    cover.kept -= gone
+    # Calls that began before this was seen have the rest: it is for them as if they were in flight.
+    cover.paid_before -= unneeded - gone
     if still_open:
         cover.save()
     else:
         cover.delete()
     return True
+
+
+def _needed_after_others(grant: CreditGrant, wallet: Wallet) -> int:
+    """Return what a grant must keep for usage that all other grants do not cover."""
+    others = held_by_grants(grant.customer_id) - grant.balance
+    return needed_of(grant.balance, paid_before=others, committed=committed_in(wallet))
 
 
 def _state_of(tenant_id: int, ids: Sequence[UUID]) -> tuple[list[UUID], int, int]:
