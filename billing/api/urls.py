@@ -1,5 +1,5 @@
 """Addresses of the API of billing."""
 
-from django.urls import URLPattern
+from billing.api import credit_urls
 
-urlpatterns: list[URLPattern] = []
+urlpatterns = [*credit_urls.urlpatterns]
