@@ -19,6 +19,7 @@ from billing.models.statements import (
     Series,
     SeriesName,
     Statement,
+    StatementFile,
     StatementLine,
     StatementState,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "Series",
     "SeriesName",
     "Statement",
+    "StatementFile",
     "StatementLine",
     "StatementState",
     "Subscription",
