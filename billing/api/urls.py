@@ -2,6 +2,7 @@
 
 from django.urls import path
 
+from billing.api import credit_urls
 from billing.api.customers import Customers
 from billing.api.plans import Plans
 from billing.api.rating_preview import RatingPreviewView
@@ -15,6 +16,7 @@ from tenants.api.resources import (
 )
 
 urlpatterns = [
+    *credit_urls.urlpatterns,
     path("customers", Customers.as_view(LIST_AND_CREATE)),
     path("customers/<str:customer_id>", Customers.as_view(SHOW_CHANGE_AND_REMOVE)),
     path("plans", Plans.as_view(LIST_AND_CREATE)),
