@@ -12,6 +12,7 @@ from dashboard.navigation import Reader, links_of
 from metering.calls.seals import read_sealed
 from metering.core.dimensions import MATCHABLE
 from tenants.admin_site import actor_of
+from tenants.form_tokens import new_form_token
 from tenants.members import visible_teams
 from tenants.models import Team
 
@@ -65,6 +66,7 @@ def frame(request: PageRequest, bar: FilterBar, *, page: str) -> dict[str, Any]:
             one.tenant for one in request.memberships if one.tenant_id != request.tenant.id
         ],
         "here": request.get_full_path(),
+        "button_token": new_form_token(request.tenant),
     }
 
 
