@@ -1,6 +1,7 @@
 """A form or a button that is sent twice, or in another tenant than it was shown for."""
 
 import re
+from typing import Final, NamedTuple
 
 import pytest
 from django.test import Client
@@ -55,45 +56,48 @@ def test_a_comment_is_written_once_by_two_clicks(account: Account, owner: Client
         assert list(comments.values_list("text", flat=True)) == ["Mine", "Another", "Mine"]
 
 
-@pytest.mark.parametrize(
-    ("shown_on", "path", "fields", "model"),
-    [
-        (
-            "/enforcement/halts/confirm?dimension=agent&value=scout",
-            "/enforcement/halts/make",
-            {"calls": "agent=scout", "reason": "It loops"},
-            Halt,
-        ),
-        (
-            "/explore",
-            "/reports/views/save",
-            {"name": "Mine", "query": "", "readers": "tenant"},
-            SavedView,
-        ),
-    ],
+class Button(NamedTuple):
+    """What a button posts, and the page that shows it."""
+
+    shown_on: str
+    path: str
+    fields: dict[str, str]
+    makes: type[Halt] | type[SavedView]
+
+
+BUTTONS: Final = (
+    Button(
+        "/enforcement/halts/confirm?dimension=agent&value=scout",
+        "/enforcement/halts/make",
+        {"calls": "agent=scout", "reason": "It loops"},
+        Halt,
+    ),
+    Button(
+        "/explore",
+        "/reports/views/save",
+        {"name": "Mine", "query": "", "readers": "tenant"},
+        SavedView,
+    ),
 )
+
+
+@pytest.mark.parametrize("button", BUTTONS)
 def test_a_button_of_another_tenant_does_nothing(
-    account: Account,
-    stranger: Account,
-    owner: Client,
-    shown_on: str,
-    path: str,
-    fields: dict[str, str],
-    model: type[Halt] | type[SavedView],
+    account: Account, stranger: Account, owner: Client, button: Button
 ) -> None:
     """A person looks at another of their tenants in one tab, and confirms in the other tab."""
     with stranger.scope():
         user = User.objects.get(email=account.email)
         add_member(tenant=stranger.tenant, user=user, role=Role.OWNER, actor="tests")
-    html = page(owner, shown_on)
-    form = {**fields, "form_token": token_of(html, f'action="{path}"')}
+    html = page(owner, button.shown_on)
+    form = {**button.fields, "form_token": token_of(html, f'action="{button.path}"')}
     owner.post("/tenant", {"tenant": str(stranger.tenant.id)})
-    answer = owner.post(path, form, follow=True)
+    answer = owner.post(button.path, form, follow=True)
     assert "shown for another tenant" in text_of(answer.content.decode())
     for tenant in (account, stranger):
         with tenant.scope():
-            assert not model._default_manager.exists()
+            assert not button.makes._default_manager.exists()
     owner.post("/tenant", {"tenant": str(account.tenant.id)})
-    owner.post(path, form)
+    owner.post(button.path, form)
     with account.scope():
-        assert model._default_manager.count() == 1
+        assert button.makes._default_manager.count() == 1
