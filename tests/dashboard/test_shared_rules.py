@@ -9,6 +9,7 @@ from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
+from alerts.settings import create_maintenance_window
 from metering.configuration.rate_limits import create_rate_limit
 from metering.core.match import group_key
 from metering.limits.halts import halt, lift_halt
@@ -110,6 +111,28 @@ def test_the_question_before_a_halt_tells_nothing_of_other_teams(
     assert "Already halted" not in words(member, path)
     assert FOREIGN.search(words(owner, path))
     assert "Already halted" in words(member, path.replace("secret", "shared"))
+
+
+def test_maintenance_windows_of_other_teams_are_not_named(
+    account: Account, member: Client, owner: Client
+) -> None:
+    now = timezone.now()
+    for match in ({"team": "foreign"}, {"agent": "secret"}, {"agent": "scout"}, {}):
+        with account.scope():
+            create_maintenance_window(
+                tenant=account.tenant,
+                actor="tests",
+                match=match,
+                starts_at=now,
+                ends_at=now + timedelta(hours=1),
+                reason=f"Load test of {match or 'everything'}",
+            )
+    for path in ("/settings/alerts", "/settings/audit-log"):
+        for name in ("&#x27;secret&#x27;", "&#x27;foreign&#x27;"):
+            assert name not in page(member, path)
+            assert name in page(owner, path)
+    assert "&#x27;scout&#x27;" in page(member, "/settings/alerts")
+    assert "Load test of everything" in page(member, "/settings/alerts")
 
 
 def test_an_increase_is_told_what_stops_it_without_other_teams_money(
