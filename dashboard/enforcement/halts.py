@@ -23,6 +23,7 @@ from dashboard.buttons import button_of
 from dashboard.enforcement.concerned import (
     HALTS_MAX,
     Concerned,
+    count_halts,
     is_by,
     of_halts,
     read_concerned,
@@ -172,14 +173,17 @@ def page(request: PageRequest) -> HttpResponse:
     teams = teams_of(request)
     breakers = Breaker.objects.filter(tenant=request.tenant).in_bulk()
     halts = Halt.objects.filter(tenant=request.tenant)
-    newest = list(halts.filter(lifted_at=None).order_by("-since", "-id")[:HALTS_MAX])
+    most = IN_FORCE_MAX if teams is None else HALTS_MAX
+    newest = list(halts.filter(lifted_at=None).order_by("-since", "-id")[:most])
     in_force = _lines(request, newest, breakers, teams)
     before = number_of(request.GET.get("before", ""))
     past = halts.filter(lifted_at__isnull=False).order_by("-version")
     read = list((past.filter(version__lt=before) if before else past)[: PAST_PER_PAGE + 1])
     context = frame(request, bar, page="halts")
     context |= {
-        "headline": halts_headline(len(in_force)),
+        "headline": halts_headline(
+            len(in_force) if teams else count_halts(request.tenant.id, None, actor="")
+        ),
         "in_force": in_force[:IN_FORCE_MAX],
         "in_force_max": IN_FORCE_MAX,
         "open_breakers": read_open_breakers(request.tenant.id, breakers, bar.now, teams),
