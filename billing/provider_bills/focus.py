@@ -24,6 +24,7 @@ from billing.provider_bills.lines import (
     plain_text,
     provider_name,
     require_usd,
+    seller_of,
 )
 from common.errors import MalformedBody
 from common.json_bodies import require_utf8
@@ -100,9 +101,10 @@ def _read_line(lines: BillLines, cells: Cells) -> None:
     seller = next((cells[name] for name in SELLERS if cells.get(name)), "")
     if not seller:
         raise LineFault(SELLERS[0], "is empty")
-    provider = provider_name(plain_text(seller, SELLERS[0]))[:50]
-    key = BillKey(provider, _day(cells), *_model_and_item(provider, cells))
-    lines.add(key, _cost(cells["BilledCost"]))
+    written, item = _model_and_item(provider_name(plain_text(seller, SELLERS[0])), cells)
+    provider = seller_of(seller, written)
+    model = model_name(provider, written) if written else ""
+    lines.add(BillKey(provider, _day(cells), model, item), _cost(cells["BilledCost"]))
 
 
 def _cost(text: str) -> Fraction:
@@ -136,11 +138,11 @@ def _time(text: str, member: str) -> datetime:
 
 
 def _model_and_item(provider: str, cells: Cells) -> tuple[str, str]:
-    """Return the model of a line, or what else it names."""
+    """Return the model of a line as it is written, or what else it names."""
     kind = cells.get("ResourceType", "").lower()
     resource = plain_text(cells.get("ResourceName") or cells.get("ResourceId"), "ResourceName")
     if kind == "model" and resource:
-        return model_name(provider, resource), ""
+        return resource, ""
     if kind == "tool" and resource:
         return "", resource.lower()
     for name in MODEL_COLUMNS:
@@ -148,6 +150,6 @@ def _model_and_item(provider: str, cells: Cells) -> tuple[str, str]:
         # A path or an ARN ends with the model's name.
         for written in (text, text.rpartition("/")[2]):
             if is_known_model(provider, written):
-                return model_name(provider, written), ""
+                return written, ""
     item = next((cells[name] for name in ITEM_COLUMNS if cells.get(name)), "")
     return "", plain_text(item, ITEM_COLUMNS[0]).lower()

@@ -21,6 +21,17 @@ USD_MAX: Final = 1_000_000_000
 DECIMALS_MAX: Final = 60
 # Faults that are named; the others are counted.
 FAULTS_MAX: Final = 100
+PROVIDER_CHARACTERS_MAX: Final = 50
+# Companies by the names that they have on bills, and the provider as usage names it.
+_PROVIDER_OF_COMPANY: Final = {
+    "microsoft": "azure",
+    "microsoft azure": "azure",
+    "amazon web services": "aws",
+    "amazon web services, inc.": "aws",
+    "google cloud": "google",
+    "google cloud platform": "google",
+    "gcp": "google",
+}
 A_DAY: Final = timedelta(days=1)
 FIRST_DAY: Final = date(2000, 1, 1)
 LAST_DAY: Final = date(2099, 12, 31)
@@ -146,8 +157,20 @@ def plain_text(value: str | None, member: str) -> str:
 
 def provider_name(provider: str) -> str:
     """Return the one spelling of a provider."""
-    known = find_provider(provider)
-    return known.id if known is not None else provider.lower().strip()
+    name = provider.lower().strip()
+    known = find_provider(_PROVIDER_OF_COMPANY.get(name, name))
+    return (known.id if known is not None else name)[:PROVIDER_CHARACTERS_MAX]
+
+
+def seller_of(provider: str, model: str) -> str:
+    """Return who bills for a call: its provider, or the model's maker where a gateway or nothing
+    is named.
+    """
+    if find_provider(provider) is None and model:
+        known = find_model(provider or None, model)
+        if known is not None:
+            return known.provider
+    return provider_name(provider)
 
 
 def model_name(provider: str, model: str) -> str:

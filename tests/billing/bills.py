@@ -67,6 +67,7 @@ def anthropic_page(*buckets: JsonObject) -> bytes:
     return json.dumps({"data": list(buckets), "has_more": False, "next_page": None}).encode()
 
 
+BEDROCK_HAIKU = "anthropic.claude-3-haiku-20240307-v1:0"
 FOCUS_COLUMNS = (
     *("BilledCost", "BillingCurrency", "ChargeCategory", "ChargePeriodEnd", "ChargePeriodStart"),
     *("ProviderName", "ResourceId", "ServiceCategory", "ServiceName", "SkuId"),
@@ -82,7 +83,7 @@ def focus_bill(*rows: JsonObject) -> bytes:
         "ChargePeriodStart": "2026-11-03 22:00:00",
         "ChargePeriodEnd": "2026-11-03 23:00:00",
         "ProviderName": "AWS",
-        "ResourceId": "arn:aws:bedrock:us-east-1::foundation-model/anthropic.claude-3-haiku",
+        "ResourceId": f"arn:aws:bedrock:us-east-1::foundation-model/{BEDROCK_HAIKU}",
         "ServiceCategory": "AI and Machine Learning",
         "ServiceName": "Amazon Bedrock",
         "SkuId": "SKU1",

@@ -21,6 +21,8 @@ from tests.billing.bills import (
 )
 from tests.factories import Account
 
+HAIKU = "regional.anthropic.claude-3-haiku-20240307-v1:0"
+
 
 def key(provider: str, model: str = "", item: str = "", day: date = DAY) -> BillKey:
     return BillKey(provider, day, model, item)
@@ -83,8 +85,8 @@ def test_focus_adds_up_the_hours_of_a_day_in_utc() -> None:
     )
     lines = read_focus(bill)
     assert lines.nanos() == {
-        key("aws", "claude-3-haiku"): 100_000_001,
-        key("aws", "claude-3-haiku", day=DAY + timedelta(days=1)): 100_000_000,
+        key("aws", HAIKU): 100_000_001,
+        key("aws", HAIKU, day=DAY + timedelta(days=1)): 100_000_000,
         key("aws", item="sku1"): 7_000_000_000,
     }
     assert lines.skipped == 2
