@@ -4,8 +4,10 @@ Amounts are in the plan's currency, exact. The rules that they are rated by are 
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+from typing import NamedTuple
 
 import msgspec
 
@@ -107,3 +109,11 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     charges: list[Charge]
     minimum_amount: Decimal | None = None
     cap_amount: Decimal | None = None
+
+
+class Version(NamedTuple):
+    """A version of a plan's terms: in force from `starts_at` (None: ever) until the next begins."""
+
+    number: int
+    starts_at: datetime | None
+    terms: Terms

@@ -12,7 +12,8 @@ from tenants.audit import audited_change
 from tenants.models import Tenant
 
 # Budgets that are not archived, manual halts in force, keys that are not revoked, members with
-# pending invitations, prices that have not ended, requests for raises that wait.
+# pending invitations, prices that have not ended, requests for raises that wait, customers and plans
+# that are not archived.
 LIMITS: Final[Mapping[str, int]] = {
     "budgets": 2_000,
     "halts": 1_000,
@@ -27,6 +28,9 @@ LIMITS: Final[Mapping[str, int]] = {
     "teams": 500,
     "saved_views": 1_000,
     "scheduled_reports": 200,
+    "customers": 20_000,
+    "plans": 500,
+    "subscriptions": 50_000,
 }
 # The most that the operator may allow: beyond it processes would not bear it.
 LIMIT_MAX: Final = 100_000

@@ -34,8 +34,9 @@ OWN_TRANSACTIONS = frozenset(
         ("HEAD", "/v1/halts"),
     }
 )
-# Reservations and what is done with them share transactions between callers.
-OWN_PREFIX = ("POST", "/v1/reservations")
+# Reservations and what is done with them share transactions between callers. A statement is computed
+# in a snapshot, and becomes final in another transaction.
+OWN_PREFIXES = ("/v1/reservations", "/v1/statements/", "/statements/")
 
 
 class TenantRequest(HttpRequest):
@@ -84,9 +85,8 @@ class TenantMiddleware:
 
 
 def _opens_its_own(request: HttpRequest) -> bool:
-    method, prefix = OWN_PREFIX
     return (request.method, request.path) in OWN_TRANSACTIONS or (
-        request.method == method and request.path.startswith(prefix)
+        request.method == "POST" and request.path.startswith(OWN_PREFIXES)
     )
 
 

@@ -1,5 +1,25 @@
 """Addresses of the API of billing."""
 
-from django.urls import URLPattern
+from django.urls import path
 
-urlpatterns: list[URLPattern] = []
+from billing.api.customers import Customers
+from billing.api.statements import Statements
+from billing.api.subscriptions import Subscriptions
+from tenants.api.resources import (
+    LIST,
+    LIST_AND_CREATE,
+    SHOW,
+    SHOW_CHANGE_AND_REMOVE,
+)
+
+urlpatterns = [
+    path("customers", Customers.as_view(LIST_AND_CREATE)),
+    path("customers/<str:customer_id>", Customers.as_view(SHOW_CHANGE_AND_REMOVE)),
+    path("subscriptions", Subscriptions.as_view(LIST_AND_CREATE)),
+    path("subscriptions/<int:subscription_id>", Subscriptions.as_view(SHOW_CHANGE_AND_REMOVE)),
+    path("statements", Statements.as_view(LIST)),
+    path("statements/<int:statement_id>", Statements.as_view(SHOW)),
+    path("statements/<int:statement_id>.csv", Statements.as_view({"get": "csv"})),
+    path("statements/<int:statement_id>/finalise", Statements.as_view({"post": "finalise"})),
+    path("statements/<int:statement_id>/void", Statements.as_view({"post": "void"})),
+]

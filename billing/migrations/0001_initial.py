@@ -332,7 +332,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("name", models.CharField(max_length=300)),
-                ("key", models.CharField(max_length=300)),
+                ("key", models.CharField(max_length=500)),
                 ("starts_at", models.DateTimeField()),
                 ("ends_at", models.DateTimeField()),
                 ("quantity", models.CharField(max_length=100)),

@@ -134,7 +134,7 @@ class StatementLine(models.Model):
     name = models.CharField(max_length=300)
     subscription = models.ForeignKey(Subscription, on_delete=models.PROTECT)
     # Which line of the statement it is, also when it is rated again: version, charge, trial or not.
-    key = models.CharField(max_length=300)
+    key = models.CharField(max_length=500)
     # What the line covers of the period.
     starts_at = models.DateTimeField()
     ends_at = models.DateTimeField()

@@ -1,0 +1,166 @@
+"""`/v1/customers`: who is billed, and which usage is whose."""
+
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from drf_spectacular.utils import extend_schema, extend_schema_field, extend_schema_view
+from rest_framework import serializers
+
+from billing.customers import (
+    CUSTOMERS,
+    LINK_DIMENSIONS,
+    LINKS_MAX,
+    TAX_RATES_MAX,
+    further_links,
+    validate_customer,
+)
+from billing.models import Customer, CustomerLink
+from common.api.fields import (
+    Choice,
+    Count,
+    Items,
+    Spoken,
+    StrictSerializer,
+    Text,
+    Timestamp,
+    Timezone,
+    Value,
+)
+from common.errors import NotFound
+from common.json_bodies import JsonObject
+from metering.fields.body import RowBody
+from tenants.api.resources import Resource
+from tenants.roles import Scope
+
+PERCENT_MAX = 100
+DAYS_MAX = 365
+
+
+@extend_schema_field({"type": "string", "pattern": r"^[0-9]{1,3}(\.[0-9]{1,6})?$", "example": "19"})
+class Percent(Spoken):
+    """A percentage from 0 to 100 as a decimal string, kept as it is written."""
+
+    example = "19"
+
+    def to_internal_value(self, data: object) -> str:
+        try:
+            percent = Decimal(str(data)) if isinstance(data, str | int) else None
+        except InvalidOperation:
+            percent = None
+        if percent is None or isinstance(data, bool) or not 0 <= percent <= PERCENT_MAX:
+            raise serializers.ValidationError("must be a percentage from 0 to 100, as in '8.875'")
+        if percent != round(percent, 6):
+            raise serializers.ValidationError("must have at most 6 decimals")
+        return f"{percent.normalize():f}"
+
+    def to_representation(self, value: str) -> str:
+        return value
+
+
+class TaxRateBody(StrictSerializer):
+    """A tax on the net amount. Several are added, not compounded."""
+
+    name = Text(max_length=60)
+    percent = Percent()
+
+
+class PartyBody(StrictSerializer):
+    """Where statements go, and what is printed on them."""
+
+    email = serializers.EmailField(required=False, allow_blank=True)
+    address = Text(required=False, allow_blank=True, min_length=0, max_length=1000)
+    country = Text(required=False, allow_blank=True, min_length=0, max_length=2)
+    vat_id = Text(required=False, allow_blank=True, min_length=0, max_length=50)
+    payment_terms_days = Count(required=False, min_value=0, max_value=DAYS_MAX)
+
+
+class LinkBody(StrictSerializer):
+    """Usage of another dimension's value that is the customer's too."""
+
+    dimension = Choice(choices=LINK_DIMENSIONS)
+    value = Value()
+
+    def get_fields(self) -> dict[str, Any]:
+        # `from` is a word of Python.
+        return {
+            **super().get_fields(),
+            "from": Timestamp(source="starts_at", required=False, allow_null=True),
+            "to": Timestamp(source="ends_at", required=False, allow_null=True),
+        }
+
+
+@extend_schema_field(LinkBody(many=True))
+class Links(Items):
+    """Further links, apart from the one on the customer's own key."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(child=LinkBody(), max_length=LINKS_MAX, **options)
+
+    def get_attribute(self, instance: Customer) -> list[CustomerLink]:
+        return list(further_links(instance).order_by("id"))
+
+
+class CustomerBody(RowBody):
+    """A customer. A PATCH changes the members it names; `links` replaces the further links."""
+
+    id = serializers.IntegerField(read_only=True)
+    key = Value(help_text="What usage names the customer by, in `customer`. It never changes.")
+    name = Text()
+    currency = Text(required=False, min_length=3, max_length=3)
+    timezone = Timezone(required=False)
+    billing = PartyBody(source="*", required=False)
+    tax_rates = Items(child=TaxRateBody(), required=False, max_length=TAX_RATES_MAX)
+    links = Links(required=False)
+    stripe_customer = Text(required=False, allow_blank=True, min_length=0, max_length=100)
+    created_at = Timestamp(read_only=True)
+
+    model = Customer
+    judge = staticmethod(validate_customer)
+
+    def validate(self, attrs: JsonObject) -> JsonObject:
+        for name in ("key", "currency"):
+            if self.instance is not None and attrs.get(name, getattr(self.instance, name)) != (
+                getattr(self.instance, name)
+            ):
+                raise serializers.ValidationError({name: "never changes; add another customer"})
+        return super().validate(attrs)
+
+
+@extend_schema_view(
+    list=extend_schema(summary="List customers, oldest first"),
+    create=extend_schema(
+        summary="Add a customer",
+        description="Usage whose `customer` is the key is the customer's, and that of `links`.",
+    ),
+    retrieve=extend_schema(summary="Show a customer"),
+    partial_update=extend_schema(summary="Change a customer"),
+    destroy=extend_schema(
+        summary="Archive a customer",
+        description="Its subscriptions end now; statements stay.",
+    ),
+)
+class Customers(Resource[Customer]):
+    """The customers of the tenant. An address names one by its id or its key."""
+
+    model = Customer
+    noun = "customer"
+    kind = CUSTOMERS
+    body = CustomerBody
+    write_scope = Scope.BILLING
+
+    def listed_rows(self) -> Any:
+        return super().listed_rows().filter(archived_at=None)
+
+    def row(self) -> Customer:
+        return find_customer(self.tenant.id, str(self.kwargs["customer_id"]))
+
+
+def find_customer(tenant_id: int, text: str) -> Customer:
+    """Return the customer with this key, else with this id. Raises NotFound."""
+    customers = Customer.objects.filter(tenant_id=tenant_id)
+    customer = customers.filter(key=text).first()
+    if customer is None and text.isascii() and text.isdecimal() and len(text) < 19:
+        customer = customers.filter(id=int(text)).first()
+    if customer is None:
+        raise NotFound.of("customer", text)
+    return customer

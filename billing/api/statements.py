@@ -1,0 +1,230 @@
+"""`/v1/statements`: what customers owe."""
+
+import re
+from collections.abc import Sequence
+from datetime import date
+from typing import Annotated, Final
+
+from dateutil.relativedelta import relativedelta
+from django.db.models import QuerySet
+from django.http import HttpResponse
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
+from msgspec import UNSET, UnsetType
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from billing.api.customers import find_customer
+from billing.currencies import amount_of
+from billing.drafts import open_drafts
+from billing.models import LineKind, Statement, StatementState
+from billing.statement_views import LineView, StatementView, csv_rows, views_of
+from billing.statements import finalize, find_statement, void
+from common.api.fields import Count, StrictSerializer, read_body
+from common.api.pagination import PAGE_PARAMETERS
+from common.api.parameters import InvalidParameter
+from common.api.structs import Answer, UtcTimestamp, about, one_of
+from common.csv_downloads import csv_response
+from tenants.api.resources import Resource
+from tenants.api.views import actor_of, holder_of
+from tenants.roles import Scope
+from tenants.scope import tenant_scope
+
+MONTH: Final = re.compile(r"20[0-9]{2}-(0[1-9]|1[0-2])")
+Amount = Annotated[str, about("A decimal string in the statement's currency.")]
+
+
+class StatementTaxAnswer(Answer):
+    """A tax of a statement."""
+
+    name: str
+    percent: str
+    amount: Amount
+
+
+class StatementLineAnswer(Answer):
+    """A line of a statement. The amounts of all lines add up to the subtotal."""
+
+    name: str
+    kind: Annotated[str, one_of(LineKind.values)]
+    quantity: Annotated[str, about("What was used, in the unit of the charge's metric.")]
+    amount: Amount
+    starts_at: UtcTimestamp
+    ends_at: UtcTimestamp
+    rate: Annotated[str, about("How the amount came about, in words.")]
+    events_url: Annotated[str | None, about("The events behind a usage line.")]
+    adjusts: Annotated[str | UnsetType, about("The statement that an adjustment is for.")] = UNSET
+
+
+class StatementAnswer(Answer):
+    """A statement. A draft is computed when it is read; what is final never changes."""
+
+    id: int
+    number: Annotated[str | None, about("Null while it is a draft.")]
+    state: Annotated[str, one_of(StatementState.values)]
+    customer: Annotated[str, about("The customer's key.")]
+    period_start: UtcTimestamp
+    period_end: UtcTimestamp
+    timezone: str
+    currency: str
+    lines: list[StatementLineAnswer]
+    unpriced: Annotated[int, about("Calls without a price in lines that charge their cost.")]
+    subtotal: Amount
+    coupon_amount: Annotated[Amount, about("What a coupon takes off the subtotal.")]
+    taxable: Amount
+    taxes: list[StatementTaxAnswer]
+    total: Amount
+    credit_notes_applied: Amount
+    credit_applied: Annotated[Amount, about("Prepaid credit.")]
+    amount_due: Amount
+    due_on: Annotated[str | None, about("A date; null while it is a draft.")]
+    finalized_at: UtcTimestamp | None
+    voided_at: UtcTimestamp | None
+
+
+class FinalizeBody(StrictSerializer):
+    """What is accepted of a statement that becomes final."""
+
+    accept_unpriced = Count(
+        required=False,
+        min_value=0,
+        help_text="Calls without a price whose cost is then not charged, at most this many.",
+    )
+
+
+@extend_schema_view(
+    list=extend_schema(summary="List statements, newest period first"),
+    retrieve=extend_schema(summary="Show a statement"),
+)
+class Statements(Resource[Statement]):
+    """The statements of the tenant."""
+
+    model = Statement
+    noun = "statement"
+    answer = StatementAnswer
+    order = ("-period_start", "-id")
+    write_scope = Scope.BILLING
+    parameters = {
+        "list": (
+            *PAGE_PARAMETERS,
+            OpenApiParameter("customer", str, description="A customer's key."),
+            OpenApiParameter(
+                "period",
+                {"type": "string", "pattern": f"^{MONTH.pattern}$"},
+                description="A month as in 2026-11, in the statement's time zone: statements whose"
+                " period has a part of it.",
+            ),
+            OpenApiParameter("state", {"type": "string", "enum": StatementState.values}),
+        )
+    }
+
+    def rows(self) -> QuerySet[Statement]:
+        return super().rows().select_related("customer")
+
+    def listed_rows(self) -> QuerySet[Statement]:
+        rows = self.rows()
+        query = self.request.query_params
+        if (key := query.get("customer")) is not None:
+            customer = find_customer(self.tenant.id, key)
+            # The one who asks for a customer sees the period that has just begun.
+            open_drafts(customer)
+            rows = rows.filter(customer=customer)
+        if (state := query.get("state")) is not None:
+            if state not in StatementState.values:
+                words = ", ".join(StatementState.values)
+                raise InvalidParameter.of("state", "invalid_state", f"'state' is one of {words}.")
+            rows = rows.filter(state=state)
+        if (period := query.get("period")) is not None:
+            rows = rows.extra(
+                where=[
+                    "timezone(statement.timezone, period_start) < %s::timestamp"
+                    " AND timezone(statement.timezone, period_end) > %s::timestamp"
+                ],
+                params=_month(period),
+            )
+        return rows
+
+    def answers(self, rows: Sequence[Statement]) -> Sequence[object]:
+        return [statement_answer(view) for view in views_of(rows)]
+
+    @extend_schema(
+        summary="Finalize a statement",
+        description="It gets its number and never changes again. Finalizing it a second time"
+        " changes nothing. What is used or corrected later is an adjustment of the next statement.",
+        request=FinalizeBody,
+        responses=StatementAnswer,
+    )
+    def finalise(self, request: Request, statement_id: int) -> Response:
+        body = read_body(FinalizeBody, request) if request.data else {}
+        tenant_id = holder_of(request).tenant_id
+        finalize(
+            tenant_id,
+            statement_id,
+            actor=actor_of(request),
+            accepted_unpriced=body.get("accept_unpriced", 0),
+        )
+        return Response(_shown(tenant_id, statement_id))
+
+    @extend_schema(
+        summary="Void a final statement",
+        description="It keeps its number. Its period has a draft again.",
+        request=None,
+        responses=StatementAnswer,
+    )
+    def void(self, request: Request, statement_id: int) -> Response:
+        tenant_id = holder_of(request).tenant_id
+        void(tenant_id, statement_id, actor=actor_of(request))
+        return Response(_shown(tenant_id, statement_id))
+
+    @extend_schema(
+        summary="Show a statement as CSV",
+        responses={(200, "text/csv"): OpenApiTypes.STR},
+    )
+    def csv(self, request: Request, statement_id: int) -> HttpResponse:
+        view = views_of([self.row()])[0]
+        name = view.statement.number or f"draft-{view.statement.id}"
+        return csv_response(csv_rows(view), name=f"statement-{name}.csv")
+
+
+def _shown(tenant_id: int, statement_id: int) -> object:
+    with tenant_scope(tenant_id, is_snapshot=True):
+        return statement_answer(views_of([find_statement(tenant_id, statement_id)])[0])
+
+
+def _month(text: str) -> list[str]:
+    if not MONTH.fullmatch(text):
+        raise InvalidParameter.of(
+            "period", "invalid_month", "'period' must be a month, as in 2026-11."
+        )
+    first = date(int(text[:4]), int(text[5:]), 1)
+    return [(first + relativedelta(months=1)).isoformat(), first.isoformat()]
+
+
+def statement_answer(view: StatementView) -> StatementAnswer:
+    """Return a statement as it is answered."""
+    statement = view.statement
+    currency = statement.currency
+    amounts = {
+        name: amount_of(amount, currency)
+        for name, amount in view.totals._asdict().items()
+        if name != "taxes"
+    }
+    return StatementAnswer.of(
+        statement,
+        **amounts,
+        number=statement.number or None,
+        customer=statement.customer.key,
+        lines=[_line_answer(line, currency) for line in view.lines],
+        unpriced=view.unpriced,
+        taxes=[
+            StatementTaxAnswer(tax.name, f"{tax.percent}", amount_of(tax.amount, currency))
+            for tax in view.totals.taxes
+        ],
+        due_on=None if statement.due_on is None else statement.due_on.isoformat(),
+    )
+
+
+def _line_answer(line: LineView, currency: str) -> StatementLineAnswer:
+    return StatementLineAnswer.of(
+        line, amount=amount_of(line.amount, currency), adjusts=line.adjusts or UNSET
+    )

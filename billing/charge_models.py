@@ -1,0 +1,178 @@
+"""What a quantity costs under a usage charge. Pure and exact.
+
+A period may have several parts, each with a version of the charge. The quantity counts on: a part
+pays for what lies between the quantity `before` it and the one `after` it, counted since the period
+began. Volume pricing alone looks at the whole period's `total`.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from typing import Final, NamedTuple
+
+from billing.terms import ChargeModel, Tier, UsageCharge
+
+PERCENT: Final = 100
+
+
+class Used(NamedTuple):
+    """What was used in a part of a period, in the unit of the charge's metric."""
+
+    quantity: Fraction = Fraction(0)
+    # Calls, which a percentage charge may have an amount for.
+    requests: int | Fraction = 0
+    # Of a quantity that is a cost, what each provider and model cost: for markups of their own.
+    costs: Mapping[tuple[str, str], Fraction] = {}
+    # Calls whose cost is not known.
+    unpriced: int = 0
+
+
+class Stretch(NamedTuple):
+    """A part of a quantity that has one rate: a tier, what one markup applies to, or all of it.
+
+    `rate` is the amount for `per` units, a package or a call, or a percentage.
+    """
+
+    unit: str
+    quantity: Fraction
+    rate: Fraction
+    amount: Fraction
+    per: int = 1
+    flat_amount: Fraction = Fraction(0)
+
+
+class Counted(NamedTuple):
+    """Where a part stands in its period: what was used before and in it, and in all parts."""
+
+    before: Fraction
+    used: Used
+    total: Fraction
+    # Of the parts that the customer pays for and whose charge has the same model.
+    is_first: bool
+    is_last: bool
+
+    @property
+    def after(self) -> Fraction:
+        """What was used since the period began, up to the part's end."""
+        return self.before + self.used.quantity
+
+
+def stretches_of(charge: UsageCharge, counted: Counted) -> list[Stretch]:
+    """Return what a part pays; the amounts of all add up to its line."""
+    match charge.model:
+        case ChargeModel.PER_UNIT:
+            return [_per_unit(charge, counted)]
+        case ChargeModel.GRADUATED:
+            return list(_graduated(charge, counted))
+        case ChargeModel.VOLUME:
+            return _volume(charge, counted)
+        case ChargeModel.PACKAGE:
+            return [_package(charge, counted)]
+        case ChargeModel.PERCENTAGE:
+            return list(_percentage(charge, counted))
+        case ChargeModel.COST_PLUS:
+            return list(_cost_plus(charge, counted.used))
+
+
+def _per_unit(charge: UsageCharge, counted: Counted) -> Stretch:
+    assert charge.unit_amount is not None
+    charged = _above(charge, counted.after) - _above(charge, counted.before)
+    return _units(charged, Fraction(charge.unit_amount), charge.per)
+
+
+def _graduated(charge: UsageCharge, counted: Counted) -> Iterator[Stretch]:
+    """Yield a stretch for each tier that has some of the part's quantity or whose flat amount is
+    due. Included units are a free tier below the others, which begin above it.
+    """
+    included = Fraction(charge.included_units)
+    lower = Fraction(0)
+    for tier in charge.tiers:
+        begin = max(lower, included)
+        upper = None if tier.up_to is None else Fraction(tier.up_to)
+        end = counted.after if upper is None else min(counted.after, upper)
+        quantity = max(Fraction(0), end - max(begin, counted.before))
+        # The first tier is reached by no usage at all, unless included units lie below it.
+        is_always = tier is charge.tiers[0] and not included
+        was_reached = not counted.is_first and (is_always or counted.before > begin)
+        is_empty = upper is not None and begin >= upper
+        is_reached = not is_empty and (is_always or counted.after > begin)
+        flat = Fraction(tier.flat_amount) if is_reached and not was_reached else Fraction(0)
+        if quantity or flat:
+            yield _units(quantity, Fraction(tier.unit_amount), charge.per, flat)
+        lower = lower if upper is None else upper
+
+
+def _volume(charge: UsageCharge, counted: Counted) -> list[Stretch]:
+    if charge.included_units and counted.total <= charge.included_units:
+        return []
+    tier = volume_tier(charge, counted.total)
+    flat = Fraction(tier.flat_amount) if counted.is_last else Fraction(0)
+    return [_units(counted.used.quantity, Fraction(tier.unit_amount), charge.per, flat)]
+
+
+def volume_tier(charge: UsageCharge, total: Fraction) -> Tier:
+    """Return the tier that a quantity ends in; the last one is open."""
+    return next(tier for tier in charge.tiers if tier.up_to is None or total <= tier.up_to)
+
+
+def _package(charge: UsageCharge, counted: Counted) -> Stretch:
+    assert charge.package_size is not None
+    assert charge.package_amount is not None
+    begun_before, begun = (
+        math.ceil(_above(charge, quantity) / charge.package_size)
+        for quantity in (counted.before, counted.after)
+    )
+    packages, amount = Fraction(begun - begun_before), Fraction(charge.package_amount)
+    return Stretch("package", packages, amount, packages * amount)
+
+
+def _percentage(charge: UsageCharge, counted: Counted) -> Iterator[Stretch]:
+    assert charge.percent is not None
+    charged = _above(charge, counted.after) - _above(charge, counted.before)
+    yield _percent(charged, Fraction(charge.percent), of_cost=0)
+    if charge.unit_amount is not None:
+        requests, amount = Fraction(counted.used.requests), Fraction(charge.unit_amount)
+        yield Stretch("request", requests, amount, requests * amount)
+
+
+def _cost_plus(charge: UsageCharge, used: Used) -> Iterator[Stretch]:
+    """Yield a stretch for each percentage that some of the cost has, in the order of first use."""
+    assert charge.percent is not None
+    by_percent: dict[Fraction, Fraction] = {}
+    for (provider, model), cost in used.costs.items():
+        percent = markup_percent(charge, provider=provider, model=model)
+        by_percent[percent] = by_percent.get(percent, Fraction(0)) + cost
+    # What is not told apart by model.
+    rest = used.quantity - sum(used.costs.values())
+    if rest or not by_percent:
+        percent = Fraction(charge.percent)
+        by_percent[percent] = by_percent.get(percent, Fraction(0)) + rest
+    for percent, cost in by_percent.items():
+        yield _percent(cost, percent, of_cost=1)
+
+
+def markup_percent(charge: UsageCharge, *, provider: str, model: str) -> Fraction:
+    """Return a model's percentage, else its provider's, else the charge's. A markup that names both
+    is for that provider's model alone, and goes before either.
+    """
+    for wanted in ((provider, model), (None, model), (provider, None)):
+        for markup in charge.markups:
+            if (markup.provider, markup.model) == wanted:
+                return Fraction(markup.percent)
+    assert charge.percent is not None
+    return Fraction(charge.percent)
+
+
+def _above(charge: UsageCharge, quantity: Fraction) -> Fraction:
+    return max(Fraction(0), quantity - Fraction(charge.included_units))
+
+
+def _units(
+    quantity: Fraction, rate: Fraction, per: int, flat_amount: Fraction = Fraction(0)
+) -> Stretch:
+    amount = quantity * rate / per + flat_amount
+    return Stretch("unit", quantity, rate, amount, per, flat_amount)
+
+
+def _percent(cost: Fraction, percent: Fraction, *, of_cost: int) -> Stretch:
+    return Stretch("percent", cost, percent, cost * (of_cost + percent / PERCENT))

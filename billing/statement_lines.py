@@ -1,0 +1,196 @@
+"""The lines that statements would have today: subscriptions, versions and usage, rated.
+
+Read within one snapshot, for many customers by few queries.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from fractions import Fraction
+from typing import NamedTuple
+
+from billing.charge_models import Used
+from billing.drafts import StatementPeriod, schedule_of, statement_period
+from billing.models import PlanVersion, Statement, Subscription
+from billing.periods import Part
+from billing.plans import terms_of
+from billing.rating import RatedLine, rate
+from billing.terms import Metric, UsageCharge, Version
+from billing.usage import CustomerUsage, Demand, Dimensions, Piece, read_usage
+from common.money import NANOS_PER_USD
+from metering.core.match import wanted_values
+from metering.core.periods import EPOCH
+from metering.reporting.usage import Measures
+
+# Of whom a period is.
+CustomerPeriod = tuple[int, StatementPeriod]
+
+
+class LineKey(NamedTuple):
+    """What finds a line again when its statement is rated another time."""
+
+    subscription_id: int
+    kind: str
+    charge: str
+    starts_at: str
+
+    @classmethod
+    def of(cls, subscription_id: int, line: RatedLine) -> "LineKey":
+        kind, charge, starts_at = line.key
+        return cls(subscription_id, kind, charge, starts_at.isoformat())
+
+    @classmethod
+    def read(cls, subscription_id: int, text: str) -> "LineKey":
+        """Return the key of a line that is stored with this text."""
+        return cls(subscription_id, *json.loads(text))
+
+    @property
+    def text(self) -> str:
+        """The key beside the subscription, as it is stored."""
+        return json.dumps(self[1:], ensure_ascii=False)
+
+
+Lines = dict[LineKey, RatedLine]
+
+
+class _Subscribed(NamedTuple):
+    """A period of a subscription, in parts."""
+
+    subscription: Subscription
+    period: StatementPeriod
+    parts: list[Part]
+
+
+def lines_of(tenant_id: int, periods: Collection[CustomerPeriod]) -> dict[CustomerPeriod, Lines]:
+    """Return the lines of each customer's statement of each period, as if it was over."""
+    subscribed = _subscribed(tenant_id, periods)
+    usage = read_usage(
+        tenant_id, [_demand(customer_id, each) for customer_id, each in subscribed.items()]
+    )
+    lines: dict[CustomerPeriod, Lines] = {period: {} for period in periods}
+    for customer_id, each in subscribed.items():
+        place = 0
+        for subscription, period, parts in each:
+            used_parts = [
+                (part, _used_in(part, usage[customer_id], place + number))
+                for number, part in enumerate(parts)
+            ]
+            place += len(parts)
+            lines[customer_id, period] |= {
+                LineKey.of(subscription.id, line): line for line in rate(used_parts, is_over=True)
+            }
+    return lines
+
+
+def periods_of(statements: Collection[Statement]) -> set[CustomerPeriod]:
+    """Return whose periods these statements are for."""
+    return {(each.customer_id, period_of(each)) for each in statements}
+
+
+def period_of(statement: Statement) -> StatementPeriod:
+    """Return what a statement is for."""
+    return StatementPeriod(statement.period_start, statement.period_end)
+
+
+def _subscribed(
+    tenant_id: int, periods: Collection[CustomerPeriod]
+) -> dict[int, list[_Subscribed]]:
+    """Return what each customer subscribed to in these periods, oldest first."""
+    first = min((period.starts_at for _, period in periods), default=EPOCH)
+    last = max((period.ends_at for _, period in periods), default=EPOCH)
+    subscriptions = (
+        Subscription.objects.filter(
+            tenant_id=tenant_id,
+            customer_id__in={customer_id for customer_id, _ in periods},
+            starts_at__lt=last,
+        )
+        .exclude(ends_at__lte=first)
+        .select_related("plan")
+        .order_by("starts_at", "id")
+    )
+    versions = _versions(tenant_id, {each.plan_id for each in subscriptions})
+    subscribed: defaultdict[int, list[_Subscribed]] = defaultdict(list)
+    for subscription in subscriptions:
+        if subscription.ends_at == subscription.starts_at:
+            continue
+        schedule = schedule_of(subscription)
+        trial = timedelta(days=subscription.plan.trial_days)
+        for period in schedule.periods_between(max(first, subscription.starts_at), last):
+            wanted = statement_period(period)
+            if (subscription.customer_id, wanted) in periods:
+                parts = schedule.parts(
+                    period,
+                    versions[subscription.plan_id],
+                    subscription.starts_at + trial if trial else None,
+                )
+                subscribed[subscription.customer_id].append(
+                    _Subscribed(subscription, wanted, parts)
+                )
+    return subscribed
+
+
+def _versions(tenant_id: int, plan_ids: Collection[int]) -> dict[int, list[Version]]:
+    versions: defaultdict[int, list[Version]] = defaultdict(list)
+    rows = PlanVersion.objects.filter(tenant_id=tenant_id, plan_id__in=plan_ids)
+    for row in rows.order_by("plan_id", "number"):
+        versions[row.plan_id].append(Version(row.number, row.starts_at or EPOCH, terms_of(row)))
+    return versions
+
+
+def _demand(customer_id: int, subscribed: Sequence[_Subscribed]) -> Demand:
+    parts = [part for each in subscribed for part in each.parts]
+    return Demand(
+        customer_id,
+        tuple(Piece(part.starts_at, part.ends_at) for part in parts),
+        frozenset(dimensions_of(charge) for part in parts for charge in _usage_charges(part)),
+    )
+
+
+def _usage_charges(part: Part) -> Iterator[UsageCharge]:
+    return (each for each in part.version.terms.charges if isinstance(each, UsageCharge))
+
+
+def dimensions_of(charge: UsageCharge) -> Dimensions:
+    """Return the dimensions by which a charge must know usage."""
+    named = set(charge.filter)
+    if any(markup.model is not None for markup in charge.markups):
+        named.add("model")
+    if any(markup.provider is not None for markup in charge.markups):
+        named.add("provider")
+    return frozenset(named)
+
+
+def _used_in(part: Part, usage: CustomerUsage, place: int) -> Mapping[str, Used]:
+    return {
+        charge.name: used_of(charge, usage.of(dimensions_of(charge), place))
+        for charge in _usage_charges(part)
+    }
+
+
+def used_of(charge: UsageCharge, cells: Iterable[tuple[Mapping[str, str], Measures]]) -> Used:
+    """Add up what a charge counts of this usage."""
+    wanted = {name: wanted_values(value) for name, value in charge.filter.items()}
+    quantity, requests, unpriced = Fraction(0), 0, 0
+    costs: defaultdict[tuple[str, str], Fraction] = defaultdict(Fraction)
+    for group, measures in cells:
+        if any(group[name] not in values for name, values in wanted.items()):
+            continue
+        amount = quantity_of(charge.metric, measures)
+        quantity += amount
+        requests += measures.requests
+        if charge.metric == Metric.COST:
+            unpriced += measures.unpriced
+            costs[group.get("provider", ""), group.get("model", "")] += amount
+    return Used(quantity=quantity, requests=requests, costs=costs, unpriced=unpriced)
+
+
+def quantity_of(metric: Metric, measures: Measures) -> Fraction:
+    """Return what a metric counts of measures; a cost in dollars."""
+    match metric:
+        case Metric.COST:
+            return Fraction(measures.cost_nanos, NANOS_PER_USD)
+        case Metric.TOKENS:
+            return Fraction(measures.input_tokens + measures.output_tokens)
+        case _:
+            return Fraction(getattr(measures, metric.value))

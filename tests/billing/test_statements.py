@@ -1,0 +1,107 @@
+"""Statements: drafts are current, final ones never change, late usage moves the next by exactly the
+difference.
+"""
+
+from datetime import timedelta
+
+import pytest
+
+from billing.models import StatementState
+from billing.statements import void
+from tests.billing.scene import (
+    PER_REQUEST,
+    Billed,
+    amounts,
+    make_customer,
+    make_plan,
+    month_start,
+    put_on,
+)
+from tests.factories import Account
+
+FIRST = month_start(1)
+HOUR = timedelta(hours=1)
+VOLUME = {
+    "name": "Calls",
+    "kind": "usage",
+    "metric": "requests",
+    "model": "volume",
+    "tiers": [{"up_to": "15", "unit_amount": "10"}, {"up_to": None, "unit_amount": "5"}],
+}
+
+
+def test_a_draft_is_current(account: Account) -> None:
+    billed = Billed.on(account, PER_REQUEST, since=FIRST)
+    assert billed.view(FIRST).totals.total == 0
+    billed.use(3, at=FIRST + HOUR)
+    assert billed.view(FIRST).totals.total == 300
+    billed.use(2, at=FIRST + HOUR)
+    view = billed.view(FIRST)
+    assert view.totals.total == 500
+    assert view.lines[0].quantity == "5"
+
+
+def test_late_usage_that_reaches_a_cheaper_tier_lowers_the_next_statement(
+    account: Account,
+) -> None:
+    first, second, third = month_start(2), month_start(1), month_start(0)
+    billed = Billed.on(account, VOLUME, since=first)
+    billed.use(15, at=first + HOUR)
+    assert billed.finalize(first).totals.total == 15_000
+    billed.use(1, at=first + HOUR)
+    view = billed.finalize(second)
+    assert view.totals.total == -7_000
+    assert ("adjustment", "Calls", -7_000) in amounts(view)
+    assert [line.adjusts for line in view.lines] == [None, "000001"]
+    assert billed.view(third).totals.total == 0
+    assert billed.view(first).totals.total == 15_000
+
+
+def test_finalizing_twice_makes_one(account: Account) -> None:
+    billed = Billed.on(account, PER_REQUEST, since=FIRST)
+    billed.use(1, at=FIRST + HOUR)
+    number = billed.finalize(FIRST).statement.number
+    assert billed.finalize(FIRST).statement.number == number == "000001"
+
+
+def test_a_void_keeps_its_number_and_its_period_is_charged_again(account: Account) -> None:
+    billed = Billed.on(account, PER_REQUEST, since=FIRST)
+    billed.use(2, at=FIRST + HOUR)
+    final = billed.finalize(FIRST).statement
+    void(account.tenant.id, final.id, actor="tests")
+    again = billed.view(FIRST)
+    assert again.statement.state == StatementState.DRAFT
+    assert again.totals.total == 200
+    assert billed.finalize(FIRST).statement.number == "000002"
+
+
+def test_what_an_adjustment_charged_is_taken_back_with_the_statement_that_it_adjusted(
+    account: Account,
+) -> None:
+    first, second, third = month_start(2), month_start(1), month_start(0)
+    billed = Billed.on(account, PER_REQUEST, since=first)
+    billed.use(2, at=first + HOUR)
+    final = billed.finalize(first).statement
+    billed.use(1, at=first + HOUR)
+    assert billed.finalize(second).totals.total == 100
+    void(account.tenant.id, final.id, actor="tests")
+    assert billed.finalize(first).totals.total == 300
+    assert billed.view(third).totals.total == -100
+
+
+@pytest.mark.parametrize("links", [(), ({"dimension": "team", "value": "blue"},)])
+def test_usage_of_links_is_the_customers(
+    account: Account, links: tuple[dict[str, str], ...]
+) -> None:
+    acme = make_customer(account, links=links)
+    other = make_customer(account, "other")
+    plan = make_plan(account, PER_REQUEST)
+    for customer in (acme, other):
+        put_on(account, customer, plan, FIRST)
+    billed, rival = Billed(account, acme), Billed(account, other)
+    billed.use(1, at=FIRST + HOUR, customer=..., team="blue")
+    billed.use(1, at=FIRST + HOUR)
+    # The link on the customer comes before that on the team.
+    rival.use(1, at=FIRST + HOUR, team="blue")
+    assert billed.view(FIRST).totals.total == 100 + 100 * len(links)
+    assert rival.view(FIRST).totals.total == 100
