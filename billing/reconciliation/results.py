@@ -71,6 +71,8 @@ class KindResult:
 
     compared: int = 0
     drifts: int = 0
+    # Statements whose usage is no longer kept.
+    skipped: int = 0
     # Money by currency, and of bills also by provider.
     sums: dict[str, Sums] = field(default_factory=dict)
     providers: dict[str, Sums] = field(default_factory=dict)
@@ -94,6 +96,7 @@ class KindResult:
         return {
             "compared": self.compared,
             "drifts": self.drifts,
+            "skipped": self.skipped,
             "sums": _stored_sums(self.sums),
             "providers": _stored_sums(self.providers),
             "is_connected": self.is_connected,
@@ -107,6 +110,7 @@ class KindResult:
         return cls(
             compared=stored["compared"],
             drifts=stored["drifts"],
+            skipped=stored["skipped"],
             sums=_read_sums(stored["sums"]),
             providers=_read_sums(stored["providers"]),
             is_connected=stored["is_connected"],
