@@ -11,11 +11,11 @@ from typing import Final, NamedTuple
 
 from django.db.models import Q
 
+from billing.drafts import drafts_of
 from billing.margin_months import month_begin, next_month, split, spread
 from billing.models import PlanVersion, Statement, StatementLine, StatementState, Subscription
 from billing.plans import terms_of
 from billing.statement_lines import LineKey
-from billing.statements import drafts_of
 from billing.terms import UsageCharge
 from metering.core.match import wanted_values
 from metering.core.periods import EPOCH

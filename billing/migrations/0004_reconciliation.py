@@ -13,7 +13,7 @@ from tenants.row_security import ForceRowSecurity
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("billing", "0002_storage"),
+        ("billing", "0003_credits"),
         ("tenants", "0003_audit_entry_of_type"),
     ]
 
