@@ -13,6 +13,14 @@ from billing.models.credits import (
 )
 from billing.models.customers import Customer, CustomerLink
 from billing.models.plans import Anchor, Interval, Plan, PlanVersion, Subscription
+from billing.models.reconciliation import (
+    Drift,
+    ProviderBillLine,
+    Reconciliation,
+    ReconciliationKind,
+    ReconciliationSettings,
+    ReconciliationState,
+)
 from billing.models.settings import BillingSettings
 from billing.models.statements import (
     LineKind,
@@ -40,10 +48,16 @@ __all__ = [
     "CreditState",
     "Customer",
     "CustomerLink",
+    "Drift",
     "Interval",
     "LineKind",
     "Plan",
     "PlanVersion",
+    "ProviderBillLine",
+    "Reconciliation",
+    "ReconciliationKind",
+    "ReconciliationSettings",
+    "ReconciliationState",
     "Series",
     "SeriesName",
     "Statement",
