@@ -31,10 +31,23 @@ from billing.models.statements import (
     StatementLine,
     StatementState,
 )
+from billing.models.stripe import (
+    AccountState,
+    CollectionMethod,
+    InvoiceStep,
+    StripeAccount,
+    StripeEvent,
+    StripeInvoice,
+    StripeMeter,
+    StripeMeterValue,
+    StripeSettings,
+)
 
 __all__ = [
+    "AccountState",
     "Anchor",
     "BillingSettings",
+    "CollectionMethod",
     "Coupon",
     "CouponUse",
     "CreditCover",
@@ -50,6 +63,7 @@ __all__ = [
     "CustomerLink",
     "Drift",
     "Interval",
+    "InvoiceStep",
     "LineKind",
     "Plan",
     "PlanVersion",
@@ -64,6 +78,12 @@ __all__ = [
     "StatementFile",
     "StatementLine",
     "StatementState",
+    "StripeAccount",
+    "StripeEvent",
+    "StripeInvoice",
+    "StripeMeter",
+    "StripeMeterValue",
+    "StripeSettings",
     "Subscription",
     "Wallet",
 ]
