@@ -9,7 +9,7 @@ from tenants.row_security import ForceRowSecurity
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("billing", "0002_storage"),
+        ("billing", "0004_reconciliation"),
         ("tenants", "0003_audit_entry_of_type"),
     ]
 
