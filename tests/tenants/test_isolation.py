@@ -173,26 +173,11 @@ def filled(account: Account) -> Account:
             insert_decisions(cursor, account.tenant.id, [REFUSAL])
             lock_rate_counters(cursor, account.tenant.id, [("limit:1", "[]")])
         assert roll_up(tenant_id=account.tenant.id) > 0
-        _collect(account)
         UsageSeal.objects.create(tenant=account.tenant, frozen_until=EPOCH, sealed_until=EPOCH)
         window = BudgetWindow.objects.all()[0]
         WindowSeal.objects.create(tenant=account.tenant, window_id=window.id)
         _schedule(account, user)
     return account
-
-
-def _collect(account: Account) -> None:
-    """What is known of Stripe."""
-    own: JsonObject = {"tenant": account.tenant}
-    statement = Statement.objects.exclude(state=StatementState.DRAFT)[0]
-    StripeSettings.objects.create(**own)
-    payer = StripeAccount.objects.create(customer=statement.customer, is_live=False, **own)
-    StripeInvoice.objects.create(statement=statement, account=payer, is_live=False, **own)
-    StripeEvent.objects.create(event_id="evt_growth", type="invoice.paid", is_live=False, **own)
-    plan = Plan.objects.all()[0]
-    meter = StripeMeter.objects.create(plan=plan, is_live=False, charge="growth", **own)
-    hour = datetime.now(UTC)
-    StripeMeterValue.objects.create(meter=meter, account=payer, hour=hour, value=1, **own)
 
 
 def _schedule(account: Account, user: User) -> None:

@@ -25,6 +25,7 @@ from billing.models import (
     StripeAccount,
     StripeEvent,
     StripeInvoice,
+    StripeMeterValue,
     Subscription,
 )
 from billing.stripe_gateway import Event
@@ -144,6 +145,16 @@ class Scene:
                 StripeInvoice.objects.update(next_attempt_at=past)
                 StripeEvent.objects.update(next_attempt_at=past)
             self.collect()
+
+    @property
+    def now(self) -> datetime:
+        return timezone.now()
+
+    def send_values_later(self) -> None:
+        """Send metered values, once every wait is over."""
+        with self.account.scope():
+            StripeMeterValue.objects.update(next_attempt_at=self.now - timedelta(seconds=1))
+        self.collect()
 
     def release_claims(self) -> None:
         """Let the claims of workers that were killed run out."""
