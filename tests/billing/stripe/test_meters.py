@@ -136,7 +136,7 @@ def test_every_reason_is_said() -> None:
 @pytest.fixture
 def billed(scene: Scene) -> Billed:
     """A customer whose plan is metered by Stripe, and who has a customer there."""
-    billed = Billed.on(scene.account, usage(filter={"feature": "chat"}), since=month_start())
+    billed = Billed.on(scene.account, usage(filter={"feature": "chat"}), since=month_start(1))
     made = {"id": "cus_1", "email": None, "balance": 0, "created": scene.server.world.now}
     scene.server.world.customers["cus_1"] = made
     with scene.account.scope():
@@ -234,7 +234,7 @@ def test_what_stripe_does_not_take_is_said(scene: Scene, billed: Billed) -> None
 
 @pytest.mark.django_db(transaction=True)
 def test_a_plan_that_is_refused_stays_with_statements(scene: Scene) -> None:
-    Billed.on(scene.account, FLAT, since=month_start())
+    Billed.on(scene.account, FLAT, since=month_start(1))
     with scene.account.scope(), pytest.raises(Conflict, match="a flat fee is not metered"):
         meter_plan(plan=Plan.objects.get(), actor="tests", is_live=False)
     with scene.account.scope():
