@@ -88,6 +88,19 @@ class Schedule:
             yield period
             at = period.ends_at
 
+    def cut(self, starts_at: datetime, ends_at: datetime) -> Period | None:
+        """Return what the subscription covers of a period of someone's own; None: nothing."""
+        first = max(starts_at, self.starts_at)
+        last = ends_at if self.ends_at is None else min(ends_at, self.ends_at)
+        return Period(starts_at, ends_at, first, last) if first < last else None
+
+    def trial_end(self, days: int) -> datetime | None:
+        """Return when a trial of so many days ends, at the time of day when the subscription began;
+        None without days.
+        """
+        local = self.starts_at.astimezone(self._zone)
+        return (local + timedelta(days=days)).astimezone(UTC) if days else None
+
     def parts(
         self,
         period: Period,

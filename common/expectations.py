@@ -14,6 +14,7 @@ STRING: Final = 'must be a string, such as "call-123"'
 BOOLEAN: Final = "must be true or false"
 WHOLE_NUMBER: Final = "must be a whole number, such as 5"
 TIMESTAMP: Final = "must be RFC 3339 with a zone, as in 2026-11-21T12:00:00Z"
+DECIMAL: Final = 'must be a decimal number that is not negative, such as "12.50"'
 USD: Final = 'must be a decimal number of USD, as in "0.0123"'
 _USD_KINDS: Final = frozenset({inspect.StrType, inspect.IntType, inspect.FloatType})
 

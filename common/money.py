@@ -7,7 +7,7 @@ import re
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Final
 
-from common.expectations import USD
+from common.expectations import DECIMAL, USD
 
 NANOS_PER_USD: Final = 1_000_000_000
 # The most that an amount may be: enough for any limit, and it fits a bigint in nano-dollars.
@@ -18,6 +18,9 @@ USD_NANOS_MAX: Final = int(USD_MAX) * NANOS_PER_USD
 USD_DECIMALS_MAX: Final = 18
 USD_PATTERN: Final = r"^[0-9]{1,10}(\.[0-9]{1,18})?$"
 _USD: Final = re.compile(USD_PATTERN)
+# Of amounts in any unit.
+DECIMAL_PATTERN: Final = r"^[0-9]{1,18}(\.[0-9]{1,18})?$"
+_DECIMAL: Final = re.compile(DECIMAL_PATTERN)
 
 
 def nanos_from_usd(value: str | int | float) -> int:
@@ -36,6 +39,21 @@ def nanos_from_usd(value: str | int | float) -> int:
     if not usd.is_finite() or usd < 0 or usd > USD_MAX:
         raise ValueError("must be from 0 to 1,000,000,000 USD")
     return int((usd * NANOS_PER_USD).quantize(Decimal(1), rounding=ROUND_HALF_UP))
+
+
+def decimal_of(value: object) -> Decimal:
+    """An exact amount that is not negative. Raises ValueError for what is none.
+
+    As in `nanos_from_usd`, a JSON number is taken by its shortest decimal form.
+    """
+    text = value if isinstance(value, str) else ""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        number = Decimal(repr(value))
+        # A large exponent would make a long text.
+        text = f"{number:f}" if number.is_finite() and abs(number.adjusted()) <= 18 else ""
+    if _DECIMAL.fullmatch(text) is None:
+        raise ValueError(DECIMAL)
+    return Decimal(text)
 
 
 def usd_from_nanos(nanos: int) -> str:

@@ -3,6 +3,7 @@
 from django.urls import path
 
 from billing.api.customers import Customers
+from billing.api.rating_preview import RatingPreviewView
 from billing.api.statements import Statements
 from billing.api.subscriptions import Subscriptions
 from tenants.api.resources import (
@@ -22,4 +23,5 @@ urlpatterns = [
     path("statements/<int:statement_id>.csv", Statements.as_view({"get": "csv"})),
     path("statements/<int:statement_id>/finalise", Statements.as_view({"post": "finalise"})),
     path("statements/<int:statement_id>/void", Statements.as_view({"post": "void"})),
+    path("rating-preview", RatingPreviewView.as_view()),
 ]

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from datetime import UTC, datetime
+from decimal import Decimal
 from itertools import islice
 from typing import Any, ClassVar, Final, cast
 from zoneinfo import available_timezones
@@ -19,6 +20,7 @@ from common.api.problems import ERRORS_MAX, CountedCode
 from common.errors import QUOTED_CHARACTERS_MAX
 from common.expectations import (
     BOOLEAN,
+    DECIMAL,
     STRING,
     TIMESTAMP,
     USD,
@@ -29,7 +31,13 @@ from common.expectations import (
 )
 from common.formats import moment
 from common.json_bodies import JsonObject
-from common.money import USD_PATTERN, nanos_from_usd, usd_from_nanos
+from common.money import (
+    DECIMAL_PATTERN,
+    USD_PATTERN,
+    decimal_of,
+    nanos_from_usd,
+    usd_from_nanos,
+)
 from common.times import parse_timestamp
 from common.values import COUNT_MAX, normal_value
 
@@ -321,6 +329,32 @@ class Usd(Spoken):
 
     def to_representation(self, value: int) -> str:
         return usd_from_nanos(value)
+
+
+@extend_schema_field(
+    {
+        "oneOf": [
+            {"type": "string", "pattern": DECIMAL_PATTERN, "maxLength": 40},
+            {"type": "number", "minimum": 0},
+        ],
+        "example": "12.50",
+        "description": "A decimal string or number, taken exactly.",
+    }
+)
+class Amount(Spoken):
+    """An exact amount in any unit: a decimal string outside, a Decimal inside."""
+
+    example = "12.50"
+    default_error_messages = {"invalid": DECIMAL}
+
+    def to_internal_value(self, data: object) -> Decimal:
+        try:
+            return decimal_of(data)
+        except ValueError:
+            self.fail("invalid")
+
+    def to_representation(self, value: Decimal) -> str:
+        return f"{value:f}"
 
 
 @extend_schema_field({"type": "string", "example": "Europe/Berlin", "maxLength": 64})
