@@ -12,8 +12,8 @@ from typing import Final, NamedTuple
 from django.db.models import Q, QuerySet
 
 from billing.currencies import digits_of
+from billing.drafts import drafts_of
 from billing.models import Customer, Statement, StatementState
-from billing.statements import drafts_of
 from billing.totals import round_half_away
 from billing.usage import Demand, Piece, read_usage
 from common.money import NANOS_PER_USD
