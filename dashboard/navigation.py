@@ -138,6 +138,7 @@ NAVIGATION: Final = (
         (
             Tab("customers", "Customers"),
             Tab("plans", "Plans"),
+            Tab("statements", "Statements"),
         ),
         is_of_tenant=True,
     ),

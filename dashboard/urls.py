@@ -19,6 +19,7 @@ from dashboard.billing import (
     customers,
     plan_edit,
     plans,
+    statements,
     unassigned,
 )
 from dashboard.budgets import editing, previewing
@@ -132,6 +133,16 @@ urlpatterns = [
     ),
     path("customers/<int:customer_id>/links/new", customer_forms.add_link, name="add_link"),
     path("customers/<int:customer_id>/links/<int:link_id>/end", customer.end_link, name="end_link"),
+    path("statements", statements.page, name="statements"),
+    path("statements/<int:statement_id>", statements.statement, name="statement"),
+    path("statements/<int:statement_id>/print", statements.printed, name="print_statement"),
+    path("statements/<int:statement_id>.csv", statements.csv_file, name="statement_csv"),
+    path(
+        "statements/<int:statement_id>/finalize",
+        statements.finalize_statement,
+        name="finalize_statement",
+    ),
+    path("statements/<int:statement_id>/void", statements.void_statement, name="void_statement"),
     path("plans", plans.page, name="plans"),
     path("plans/figures", plans.figures, name="plans_figures"),
     path("plans/new", plan_edit.add, name="add_plan"),
