@@ -315,7 +315,7 @@ def check_credit_then_invoice(plan: Example, usage: Example, expected: Example) 
 
 
 def changed_fee(
-    old: str, new: str, at: datetime, starts_at: datetime, proration: str = "day", **periods: str
+    old: str, new: str, at: datetime, starts_at: datetime, proration: str = "day", **periods: Any
 ) -> tuple[int, int]:
     """What is given back of a fee that was paid in advance, and what the new one costs, in cents
     that are rounded each by itself, as theirs are; what a statement is adjusted by is rounded once.
