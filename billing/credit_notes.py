@@ -26,6 +26,7 @@ from tenants.audit import facts_of, record_change
 
 LINES_MAX: Final = 1_000
 NOTES_MAX: Final = 1_000
+NUMBER_DIGITS: Final = 6
 
 
 class LineAmount(NamedTuple):
@@ -127,7 +128,7 @@ def _store(
         tenant_id=statement.tenant_id,
         statement=statement,
         sequence=sequence,
-        number=f"{prefix}{sequence}",
+        number=f"{prefix}{sequence:0{NUMBER_DIGITS}}",
         reason=reason,
         net=net,
         taxes=[tax._asdict() for tax in taxes],

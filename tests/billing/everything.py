@@ -1,7 +1,20 @@
 """A row in every table of billing."""
 
-from billing.models import BillingSettings
-from tests.billing.scene import PER_REQUEST, Billed, month_start
+from typing import Any
+
+from billing.models import (
+    BillingSettings,
+    Coupon,
+    CouponUse,
+    CreditCover,
+    CreditGrant,
+    CreditNote,
+    CreditNoteApplication,
+    CreditNoteLine,
+    Statement,
+    Wallet,
+)
+from tests.billing.scene import PER_REQUEST, Billed, make_customer, month_start
 from tests.factories import Account
 from tests.metering.api.caller import caller
 
@@ -14,3 +27,45 @@ def bill(account: Account) -> None:
     assert caller(account).get(f"/v1/statements/{statement.id}.csv").status == 200
     with account.scope():
         BillingSettings.objects.create(tenant=account.tenant)
+    give_credit(account, statement)
+
+
+def give_credit(account: Account, statement: Statement) -> None:
+    """Give a customer credit in all its forms."""
+    # Of a customer without a plan: a wallet follows cost.
+    customer = make_customer(account, key="prepaid").key
+    api = caller(account)
+    answers = [
+        api.post("/v1/coupons", {"customer": customer, "name": "growth", "percent": "5"}),
+        api.post("/v1/credits", {"customer": customer, "amount": "9", "kind": "paid"}),
+        api.post("/v1/wallets", {"customer": customer}),
+    ]
+    own: Any = {"tenant": account.tenant}
+    with account.scope():
+        CouponUse.objects.create(coupon=Coupon.objects.get(), statement=statement, **own)
+        cover = {"kept": 0, "paid_before": 0, "spent_nanos": 0, "in_flight": []}
+        wallet, grant = Wallet.objects.get(), CreditGrant.objects.get()
+        CreditCover.objects.create(grant=grant, wallet=wallet, **cover, **own)
+    make_credit_note(account, statement)
+    assert {answer.status for answer in answers} == {201}, answers
+
+
+def make_credit_note(account: Account, statement: Statement) -> None:
+    """Write a credit note that another statement has used and given back."""
+    with account.scope():
+        note = CreditNote.objects.create(
+            tenant=account.tenant,
+            statement=statement,
+            sequence=1,
+            number="CN-1",
+            reason="growth",
+            net=1,
+            total=1,
+            unused=1,
+            actor="tests",
+        )
+        CreditNoteLine.objects.create(tenant=account.tenant, credit_note=note, position=1, amount=1)
+        for amount in (1, -1):
+            CreditNoteApplication.objects.create(
+                tenant=account.tenant, credit_note=note, statement=statement, amount=amount
+            )
