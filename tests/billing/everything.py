@@ -1,6 +1,10 @@
 """A row in every table of billing."""
 
+from datetime import UTC, datetime, timedelta
+
 from billing.models import BillingSettings
+from billing.tasks_reconciliation import reconcile
+from tests.billing.bills import anthropic_bucket, anthropic_page, import_for
 from tests.billing.scene import PER_REQUEST, Billed, month_start
 from tests.factories import Account
 from tests.metering.api.caller import caller
@@ -14,3 +18,17 @@ def bill(account: Account) -> None:
     assert caller(account).get(f"/v1/statements/{statement.id}.csv").status == 200
     with account.scope():
         BillingSettings.objects.create(tenant=account.tenant)
+    _reconcile(account)
+
+
+def _reconcile(account: Account) -> None:
+    """Compare a provider's bill that differs with usage, by a threshold of one's own."""
+    day = datetime.now(UTC).date() - timedelta(days=1)
+    import_for(account, anthropic_page(anthropic_bucket(day, [("growth", "1")])))
+    api = caller(account)
+    answers = [
+        api.patch("/v1/reconciliation-settings", {"daily": False}),
+        api.post("/v1/reconciliations", {"kinds": ["providers"]}),
+    ]
+    assert [answer.status for answer in answers] == [200, 202]
+    reconcile()

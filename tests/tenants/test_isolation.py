@@ -390,6 +390,7 @@ def objects(filled: Account) -> JsonObject:
         "plan_id": api.get("/v1/plans").body["data"][0]["id"],
         "subscription_id": api.get("/v1/subscriptions").body["data"][0]["id"],
         "statement_id": api.get("/v1/statements").body["data"][0]["id"],
+        "reconciliation_id": api.get("/v1/reconciliations").body["data"][0]["id"],
         "reservation_id": _any_reservation(filled),
         "trace": "t",
         "session": "s",
