@@ -1,5 +1,6 @@
 """A row in every table of billing."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from billing.models import (
@@ -14,6 +15,8 @@ from billing.models import (
     Statement,
     Wallet,
 )
+from billing.tasks_reconciliation import reconcile
+from tests.billing.bills import anthropic_bucket, anthropic_page, import_for
 from tests.billing.scene import PER_REQUEST, Billed, make_customer, month_start
 from tests.factories import Account
 from tests.metering.api.caller import caller
@@ -28,6 +31,7 @@ def bill(account: Account) -> None:
     with account.scope():
         BillingSettings.objects.create(tenant=account.tenant)
     give_credit(account, statement)
+    _reconcile(account)
 
 
 def give_credit(account: Account, statement: Statement) -> None:
@@ -69,3 +73,16 @@ def make_credit_note(account: Account, statement: Statement) -> None:
             CreditNoteApplication.objects.create(
                 tenant=account.tenant, credit_note=note, statement=statement, amount=amount
             )
+
+
+def _reconcile(account: Account) -> None:
+    """Compare a provider's bill that differs with usage, by a threshold of one's own."""
+    day = datetime.now(UTC).date() - timedelta(days=1)
+    import_for(account, anthropic_page(anthropic_bucket(day, [("growth", "1")])))
+    api = caller(account)
+    answers = [
+        api.patch("/v1/reconciliation-settings", {"daily": False}),
+        api.post("/v1/reconciliations", {"kinds": ["providers"]}),
+    ]
+    assert [answer.status for answer in answers] == [200, 202]
+    reconcile()

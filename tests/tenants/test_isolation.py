@@ -394,6 +394,7 @@ def objects(filled: Account) -> JsonObject:
         "wallet_id": api.get("/v1/wallets").body["data"][0]["id"],
         "coupon_id": api.get("/v1/coupons").body["data"][0]["id"],
         "credit_note_id": api.get("/v1/credit-notes").body["data"][0]["id"],
+        "reconciliation_id": api.get("/v1/reconciliations").body["data"][0]["id"],
         "reservation_id": _any_reservation(filled),
         "trace": "t",
         "session": "s",
