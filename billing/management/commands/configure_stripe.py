@@ -30,7 +30,7 @@ class Command(BaseCommand):
     help = "Collect a tenant's final statements with Stripe. Without options: show how it is set."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        methods = [method for method in CollectionMethod.values]
+        methods = list(CollectionMethod.values)
         switch = BooleanOptionalAction
         parser.add_argument("tenant", metavar="TENANT")
         parser.add_argument("--key-file", type=Path, help="holds the tenant's own secret key")
