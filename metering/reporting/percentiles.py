@@ -33,6 +33,7 @@ from metering.rollups.bins import (
 )
 from metering.rollups.sets import DAY_SECONDS, HISTOGRAM_DIMENSIONS, DimensionSet, find_set
 
+_NAMES: Final = [name for dimensions in HISTOGRAM_DIMENSIONS for name in dimensions]
 PERCENTS: Final = (50, 95, 99)
 # Binning events takes about a second for each day of a busy tenant.
 EVENTS_READ_MAX: Final = timedelta(hours=49)
@@ -60,13 +61,13 @@ def percentiles_of(question: UsageQuestion, rows: Sequence[UsageRow]) -> list[Pe
     """Return the percentiles of each row of an answer to the question.
 
     Raises InvalidQuestion for groupings without histograms: these exist by UTC day, for the whole
-    and for agent, feature and model by themselves, with no filter on another dimension.
+    and for single dimensions, with no filter on another one.
     """
     dimension_set = _histograms_of(question.dimensions)
     if dimension_set is None:
         raise InvalidQuestion(
             "percentiles_unavailable",
-            "percentiles are known for the whole and for agent, feature or model alone.",
+            f"percentiles are known for the whole and for one of {', '.join(_NAMES)} alone.",
         )
     if not rows:
         return []
