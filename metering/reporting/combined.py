@@ -21,15 +21,11 @@ from metering.rollups.sets import COMBINED, DAY_SECONDS
 from metering.usage.batch_events import events_of_batches
 
 _DAY: Final = timedelta(seconds=DAY_SECONDS)
+# Of one bucket. Written out, so that PostgreSQL sees how much there is of it.
 _COMBINATIONS: Final = """
-    SELECT span.bucket, {columns}
-    FROM unnest(%s::timestamptz[], %s::timestamptz[], %s::int[]) AS span (begins, ends, bucket)
-    CROSS JOIN LATERAL (
-        SELECT * FROM usage_combination
-        WHERE tenant_id = %s AND starts_at > span.begins - interval '1 day'
-            AND starts_at < span.ends AND first_at < span.ends AND last_at >= span.begins
-            AND {wanted}
-    ) used
+    SELECT %s AS bucket, {columns} FROM usage_combination
+    WHERE tenant_id = %s AND starts_at > %s AND starts_at < %s
+        AND first_at < %s AND last_at >= %s AND {wanted}
 """
 _EVENTS: Final = """
     SELECT span.bucket, {columns}
@@ -97,14 +93,12 @@ def count_combined(  # noqa: PLR0913 - what is asked, and of what
     has_value = Condition(f"\"{dimension}\" <> ''", [])
     wanted = join(" AND ", [on_events(filters), has_value])
     parts: list[Condition] = []
-    if by_day:
-        columns = ", ".join(f'"{name}" AS value_{place}' for place, name in enumerate(names))
-        parts.append(
-            Condition(
-                _COMBINATIONS.format(columns=columns, wanted=wanted.sql),
-                [*_arrays(by_day), question.tenant_id, *wanted.parameters],
-            )
-        )
+    columns = ", ".join(f'"{name}" AS value_{place}' for place, name in enumerate(names))
+    used = _COMBINATIONS.format(columns=columns, wanted=wanted.sql)
+    for span in by_day:
+        days = [span.begins - _DAY, span.ends]
+        bounds = [span.bucket, question.tenant_id, *days, span.ends, span.begins]
+        parts.append(Condition(used, [*bounds, *wanted.parameters]))
     columns = ", ".join(f"{event_value(name)} AS value_{place}" for place, name in enumerate(names))
     not_rolled_up = Condition(*events_of_batches(waiting))
     for read, within in ((by_day, not_rolled_up), (inside, NO_CONDITION)):

@@ -54,6 +54,7 @@ class Table(NamedTuple):
     event_columns: str
     event_condition: str = "NOT is_void"
     negative_columns: str | None = None
+    rollup_condition: str = "true"
 
 
 SUMS: Final = Table(
@@ -140,7 +141,7 @@ def rows_to_add(
         return Condition(
             f"SELECT {_columns(number, names, table.columns)} FROM {table.rollups} WHERE"
             " tenant_id = %s AND dimension_set = %s AND starts_at >= %s AND starts_at < %s"
-            f" AND {wanted.sql}",
+            f" AND {table.rollup_condition} AND {wanted.sql}",
             [*number.parameters, tenant_id, part.source.number, *bounds, *wanted.parameters],
         )
 

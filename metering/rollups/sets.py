@@ -59,10 +59,13 @@ DAY_SETS: Final = (
 )
 SETS: Final = (*QUARTER_SETS, *DAY_SETS)
 
-# Sets whose days have histograms beside them: the whole, and each dimension but the tool, whose
-# calls are no requests.
+# Sets whose days have histograms beside them: the whole, and single dimensions. Users have none:
+# each has few calls a day, so there would be a row for almost every call. Calls of tools are no
+# requests.
 HISTOGRAM_SETS: Final = tuple(
-    days for days in DAY_SETS if len(days.dimensions) < 2 and days.dimensions != ("tool",)
+    days
+    for days in DAY_SETS
+    if len(days.dimensions) < 2 and {"user", "tool"}.isdisjoint(days.dimensions)
 )
 HISTOGRAM_DIMENSIONS: Final = {days.dimensions: days.number for days in HISTOGRAM_SETS}
 _SET_BY_GRAIN: Final = {(each.grain_seconds, frozenset(each.dimensions)): each for each in SETS}
