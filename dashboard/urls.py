@@ -71,6 +71,7 @@ urlpatterns = [
     path("charts/month.csv", charts.month_csv, name="month_csv"),
     path("home", pages.home, name="home"),
     path("explore", explore.page, name="explore"),
+    path("explore/ranking.html", explore.ranking, name="explore_ranking"),
     path("explore/chart.json", explore.time_chart, name="explore_chart"),
     path("explore/chart.html", explore.time_table, name="explore_table"),
     path("explore/composition.json", explore.composition_chart, name="explore_composition"),

@@ -38,12 +38,16 @@ from dashboard.reports.saved_views import (
 from dashboard.spend import has_usage, local
 from dashboard.tables import bucket_words
 from metering.reporting.bounded import in_time
+from metering.reporting.metrics import RATIOS
 from metering.reporting.question import InvalidQuestion
+from metering.rollups.counts import estimated_events
 
 # With this many values or more, the page has a field to search them.
 SEARCHED_FROM: Final = 21
 WHAT: Final = "These figures"
 VIEWS_MAX: Final = 8
+# Of more events than that, figures that are no sums come after the page.
+COUNTED_AT_ONCE_MAX: Final = 200_000
 
 
 def exploration_of(request: PageRequest) -> Exploration:
@@ -66,13 +70,48 @@ def page(request: PageRequest) -> HttpResponse:
         "curl": curl_line(view, service_url(request)),
         "has_usage": has_usage(request.tenant.id),
     }
+    if _is_counted_later(view):
+        context["headline"] = f"{view.metric.words} by {view.group_by[0]}"
+        context["later"] = view.link(path=reverse("dashboard:explore_ranking"))
+    else:
+        context |= _figures(view)
+    return render(request, "dashboard/explore/page.html", context)
+
+
+@require_safe
+@cached_page
+def ranking(request: PageRequest) -> HttpResponse:
+    """The figures of a page that was shown without them: a fragment that is read after it."""
+    view = exploration_of(request)
+    context = {"view": view, "metric": view.metric, "bar": view.bar, **_figures(view)}
+    return render(request, "dashboard/explore/later.html", context)
+
+
+def _is_counted_later(view: Exploration) -> bool:
+    """Whether the page is shown before its figures: these are no sums, and of so much usage that
+    counting may take longer than a first look.
+    """
+    if not set(view.metric.asked) - RATIOS.keys():
+        return False
+    spans = [view.bar.range, *([view.bar.previous] if view.bar.has_comparison else [])]
+    events = sum(
+        estimated_events(tenant_id=view.tenant_id, from_=span.starts_at, to=span.ends_at)
+        for span in spans
+    )
+    return events > COUNTED_AT_ONCE_MAX
+
+
+def _figures(view: Exploration) -> dict[str, Any]:
+    """The table and the finding; or why they cannot be shown."""
     try:
         with in_time(what=WHAT):
-            context |= _table(view, read_ranking(view))
+            return _table(view, read_ranking(view))
     except InvalidQuestion as refusal:
-        context |= {"headline": "This cannot be shown together", "refusal": refusal.detail}
-        context["spend_address"] = replace(bar, metric=COST).query()
-    return render(request, "dashboard/explore/page.html", context)
+        return {
+            "headline": "This cannot be shown together",
+            "refusal": refusal.detail,
+            "spend_address": replace(view.bar, metric=COST).query(),
+        }
 
 
 def _table(view: Exploration, ranking: Ranking) -> dict[str, Any]:
