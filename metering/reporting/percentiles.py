@@ -9,6 +9,8 @@ from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import Final, NamedTuple
 
+from django.utils import timezone
+
 from metering.models import Operation
 from metering.reporting.bounded import fetch_in_time, require_few_events
 from metering.reporting.intervals import Bucket
@@ -104,7 +106,8 @@ def percentiles_in(
     """
     dimension_set = _histograms_of(frozenset(group_by) | frozenset(question.filters))
     sets = [dimension_set] if dimension_set is not None else []
-    of_events = [part for part in stretches(portion, sets) if part.source is None]
+    parts_read = stretches(portion, sets, now=timezone.now())
+    of_events = [part for part in parts_read if part.source is None]
     what = "Percentiles"
     require_few_events(question, [(part.starts_at, part.ends_at) for part in of_events], what=what)
     parts = rows_to_add(
