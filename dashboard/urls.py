@@ -99,6 +99,7 @@ urlpatterns = [
     path("budgets/<int:budget_id>/chart.csv", one_budget.csv, name="budget_csv"),
     path("budgets/<int:budget_id>/archive", one_budget.archive, name="archive_budget"),
     path("unit-economics", units.page, name="unit_economics"),
+    path("unit-economics/figures.html", units.figures, name="units_figures"),
     path("unit-economics/chart.json", units.chart, name="units_chart"),
     path("unit-economics/units.csv", units.csv_file, name="units_csv"),
     path("unit-economics/all", units.every_unit, name="units_all"),

@@ -13,6 +13,7 @@ from dashboard.access import PageRequest, cached_page
 from dashboard.annotations import read_chart_notes
 from dashboard.chart_notes import with_annotations, words_alone
 from dashboard.charts import Figure
+from dashboard.counted_later import is_counted_later
 from dashboard.curl_lines import service_url
 from dashboard.explore import chart
 from dashboard.explore.exploration import (
@@ -38,16 +39,12 @@ from dashboard.reports.saved_views import (
 from dashboard.spend import has_usage, local
 from dashboard.tables import bucket_words
 from metering.reporting.bounded import in_time
-from metering.reporting.metrics import RATIOS
 from metering.reporting.question import InvalidQuestion
-from metering.rollups.counts import estimated_events
 
 # With this many values or more, the page has a field to search them.
 SEARCHED_FROM: Final = 21
 WHAT: Final = "These figures"
 VIEWS_MAX: Final = 8
-# Of more events than that, figures that are no sums come after the page.
-COUNTED_AT_ONCE_MAX: Final = 200_000
 
 
 def exploration_of(request: PageRequest) -> Exploration:
@@ -70,7 +67,7 @@ def page(request: PageRequest) -> HttpResponse:
         "curl": curl_line(view, service_url(request)),
         "has_usage": has_usage(request.tenant.id),
     }
-    if _is_counted_later(view):
+    if view.metric.is_counted and is_counted_later(view.tenant_id, bar):
         context["headline"] = f"{view.metric.words} by {view.group_by[0]}"
         context["later"] = view.link(path=reverse("dashboard:explore_ranking"))
     else:
@@ -85,20 +82,6 @@ def ranking(request: PageRequest) -> HttpResponse:
     view = exploration_of(request)
     context = {"view": view, "metric": view.metric, "bar": view.bar, **_figures(view)}
     return render(request, "dashboard/explore/later.html", context)
-
-
-def _is_counted_later(view: Exploration) -> bool:
-    """Whether the page is shown before its figures: these are no sums, and of so much usage that
-    counting may take longer than a first look.
-    """
-    if not set(view.metric.asked) - RATIOS.keys():
-        return False
-    spans = [view.bar.range, *([view.bar.previous] if view.bar.has_comparison else [])]
-    events = sum(
-        estimated_events(tenant_id=view.tenant_id, from_=span.starts_at, to=span.ends_at)
-        for span in spans
-    )
-    return events > COUNTED_AT_ONCE_MAX
 
 
 def _figures(view: Exploration) -> dict[str, Any]:
