@@ -83,12 +83,11 @@ def is_folded(
     (is_folded,) = fetch_row(
         """
         SELECT EXISTS (
-            SELECT FROM generate_series(
-                to_timestamp(floor(extract(epoch FROM %(from)s::timestamptz) / %(grain)s)
-                    * %(grain)s),
-                %(to)s::timestamptz, make_interval(secs => %(grain)s)
-            ) AS bucket JOIN usage_rollup r ON r.tenant_id = %(tenant)s
-                AND r.dimension_set = %(set)s AND r.starts_at = bucket AND r.value_1 = %(other)s
+            SELECT FROM usage_rollup
+            WHERE tenant_id = %(tenant)s AND dimension_set = %(set)s AND value_1 = %(other)s
+                AND starts_at >= to_timestamp(
+                    floor(extract(epoch FROM %(from)s::timestamptz) / %(grain)s) * %(grain)s
+                ) AND starts_at <= %(to)s::timestamptz
         )
         """,
         {
