@@ -296,7 +296,7 @@ def _post(tenant_id: int, portions: Iterable[EventColumns], *, sign: Literal[-1,
             fold_long_tail(cursor, tenant_id, sign=sign)
             cursor.execute(ADD_DELTAS, [tenant_id])
             cursor.execute(ADD_HISTOGRAMS, [tenant_id])
-            add_combinations(cursor, tenant_id)
+            add_combinations(cursor, tenant_id, sign=sign)
 
 
 def _lines(rows: SetRows | CombinationRows, *first: str) -> str:

@@ -8,7 +8,7 @@ Whoever takes the first or last call away leaves a time that may be too wide; it
 until `find_times` has looked for the calls that remain.
 """
 
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 from django.db import connection
@@ -59,10 +59,9 @@ ADD_DELTA: Final = f"""
             ELSE c.is_last_known AND excluded.last_at < c.last_at END
 """
 _REMOVE_UNUSED: Final = f"""
-    DELETE FROM usage_combination c USING pg_temp.combination_delta d
-    WHERE c.tenant_id = %s AND c.starts_at = d.starts_at AND c.calls = 0
-        AND ({", ".join(f'c."{name}"' for name in COMBINED)})
-            = ({", ".join(f'd."{name}"' for name in COMBINED)})
+    DELETE FROM usage_combination c
+    USING (SELECT starts_at, {ID} AS id FROM pg_temp.combination_delta OFFSET 0) d
+    WHERE c.tenant_id = %s AND c.starts_at = d.starts_at AND c.id = d.id AND c.calls = 0
 """
 _FIND_TIMES: Final = f"""
     UPDATE usage_combination c SET first_at = found.first_at, last_at = found.last_at,
@@ -122,10 +121,11 @@ def combinations_of(events: EventColumns, *, sign: int) -> CombinationRows:
     )
 
 
-def add_combinations(cursor: CursorWrapper, tenant_id: int) -> None:
+def add_combinations(cursor: CursorWrapper, tenant_id: int, *, sign: Literal[-1, 1]) -> None:
     """Add the rows of the temporary table; what is used no more goes."""
     cursor.execute(ADD_DELTA, [tenant_id])
-    cursor.execute(_REMOVE_UNUSED, [tenant_id])
+    if sign < 0:
+        cursor.execute(_REMOVE_UNUSED, [tenant_id])
 
 
 def find_times(tenant_id: int) -> None:
