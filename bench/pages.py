@@ -93,6 +93,16 @@ LATER: Final = (
     f"/explore/chart.json?{MONTH}&group_by=team&metric=users",
     f"/explore/composition.json?{MONTH}&group_by=customer,agent",
     f"/unit-economics/chart.json?{MONTH}&unit=user",
+    *(
+        f"/explore/ranking.html?{MONTH}&group_by={group}&metric={metric}"
+        for group in ("team", "user")
+        for metric in ("users", "sessions", "customers")
+    ),
+    *(
+        f"/explore/ranking.html?{MONTH}&group_by={group}&metric=p95_cost_usd"
+        for group in ("team", "customer", "model")
+    ),
+    f"/unit-economics/figures.html?{MONTH}&unit=session",
     f"/unit-economics/all?{MONTH}",
     f"/unit-economics/agents?{MONTH}",
     f"/savings/findings?{MONTH}",
