@@ -23,6 +23,7 @@ from billing.models import (
     StatementState,
 )
 from billing.numbers import next_number
+from billing.settings import billing_settings
 from billing.statement_periods import open_drafts
 from common.errors import Conflict, NotFound
 from common.json_bodies import JsonObject
@@ -159,12 +160,6 @@ def _row(statement: Statement, position: int, line: DraftLine) -> StatementLine:
         adjusts=line.adjusts,
         detail=detail_of(line.rated, statement.customer),
     )
-
-
-def billing_settings(tenant_id: int) -> BillingSettings:
-    """Return how a tenant bills: what it set, or the defaults."""
-    stored = BillingSettings.objects.filter(tenant_id=tenant_id).first()
-    return stored or BillingSettings(tenant_id=tenant_id)
 
 
 def parties_of(customer: Customer, settings: BillingSettings) -> JsonObject:

@@ -12,7 +12,7 @@ from tenants.audit import audited_change
 from tenants.models import Tenant
 
 # Budgets, customers and plans that are not archived, manual halts in force, keys that are not
-# revoked, members with pending invitations, prices that have not ended, requests for raises that wait.
+# revoked, members with pending invitations, prices that have not ended, requests that wait.
 LIMITS: Final[Mapping[str, int]] = {
     "budgets": 2_000,
     "halts": 1_000,
