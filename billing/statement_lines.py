@@ -10,11 +10,11 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from billing.charge_models import Used
-from billing.drafts import StatementPeriod, schedule_of, statement_period
 from billing.models import PlanVersion, Statement, Subscription
 from billing.periods import Part
 from billing.plans import terms_of
 from billing.rating import RatedLine, rate
+from billing.statement_periods import StatementPeriod, schedule_of, statement_period
 from billing.terms import Metric, UsageCharge, Version
 from billing.usage import CustomerUsage, Demand, Dimensions, Piece, read_usage
 from common.money import NANOS_PER_USD

@@ -53,6 +53,7 @@ BEAT_SCHEDULE = {
     "end what is over": every(10, "alerts.tasks.end_incidents"),
     "scan for anomalies": every(15, "alerts.tasks.scan_anomalies"),
     "judge by rules": every(60, "alerts.tasks.check_rules"),
+    "let credit begin and expire": every(2, "billing.tasks.move_credit"),
     "go on with long work": every(2, "metering.jobs.tasks.run_jobs"),
     "run simulations": every(10, "metering.jobs.tasks.run_simulations"),
     "remove what is kept of idle groups": every(600, "metering.jobs.tasks.remove_idle_groups"),

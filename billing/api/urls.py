@@ -3,6 +3,7 @@
 from django.urls import path
 
 from billing.api.customers import Customers
+from billing.api.plans import Plans
 from billing.api.rating_preview import RatingPreviewView
 from billing.api.statements import Statements
 from billing.api.subscriptions import Subscriptions
@@ -16,12 +17,16 @@ from tenants.api.resources import (
 urlpatterns = [
     path("customers", Customers.as_view(LIST_AND_CREATE)),
     path("customers/<str:customer_id>", Customers.as_view(SHOW_CHANGE_AND_REMOVE)),
+    path("plans", Plans.as_view(LIST_AND_CREATE)),
+    path("plans/<str:plan_id>", Plans.as_view(SHOW_CHANGE_AND_REMOVE)),
+    path("plans/<str:plan_id>/versions", Plans.as_view({"post": "add_version"})),
+    path("rating-preview", RatingPreviewView.as_view()),
     path("subscriptions", Subscriptions.as_view(LIST_AND_CREATE)),
     path("subscriptions/<int:subscription_id>", Subscriptions.as_view(SHOW_CHANGE_AND_REMOVE)),
     path("statements", Statements.as_view(LIST)),
     path("statements/<int:statement_id>", Statements.as_view(SHOW)),
     path("statements/<int:statement_id>.csv", Statements.as_view({"get": "csv"})),
+    path("statements/<int:statement_id>.html", Statements.as_view({"get": "html"})),
     path("statements/<int:statement_id>/finalise", Statements.as_view({"post": "finalise"})),
     path("statements/<int:statement_id>/void", Statements.as_view({"post": "void"})),
-    path("rating-preview", RatingPreviewView.as_view()),
 ]

@@ -1,5 +1,16 @@
 """Tables of billing. They have plain keys: there are few rows beside the tables of facts."""
 
+from billing.models.coupons import Coupon, CouponUse
+from billing.models.credit_notes import CreditNote, CreditNoteApplication, CreditNoteLine
+from billing.models.credits import (
+    CreditCover,
+    CreditEntry,
+    CreditEntryKind,
+    CreditGrant,
+    CreditKind,
+    CreditState,
+    Wallet,
+)
 from billing.models.customers import Customer, CustomerLink
 from billing.models.plans import Anchor, Interval, Plan, PlanVersion, Subscription
 from billing.models.settings import BillingSettings
@@ -8,6 +19,7 @@ from billing.models.statements import (
     Series,
     SeriesName,
     Statement,
+    StatementFile,
     StatementLine,
     StatementState,
 )
@@ -15,6 +27,17 @@ from billing.models.statements import (
 __all__ = [
     "Anchor",
     "BillingSettings",
+    "Coupon",
+    "CouponUse",
+    "CreditCover",
+    "CreditEntry",
+    "CreditEntryKind",
+    "CreditGrant",
+    "CreditKind",
+    "CreditNote",
+    "CreditNoteApplication",
+    "CreditNoteLine",
+    "CreditState",
     "Customer",
     "CustomerLink",
     "Interval",
@@ -24,7 +47,9 @@ __all__ = [
     "Series",
     "SeriesName",
     "Statement",
+    "StatementFile",
     "StatementLine",
     "StatementState",
     "Subscription",
+    "Wallet",
 ]

@@ -1,0 +1,20 @@
+"""What the workers do for billing: bounded, safe to run twice. The rows are the queue."""
+
+from typing import Final
+
+from celery import shared_task
+
+from billing.credit_expiry import move_due_credit, tenants_with_due_credit
+from tenants.runs import TenantRun, scoped, shuffled
+
+# A run ends after this time; the next beat continues where it stopped.
+CREDIT_SECONDS: Final = 30.0
+
+
+@shared_task(ignore_result=True)
+def move_credit() -> int:
+    """Let credit begin, expire and roll over; return the number of grants."""
+    run = TenantRun(CREDIT_SECONDS)
+    count = run.repeat("move_credit", shuffled(tenants_with_due_credit), scoped(move_due_credit))
+    run.report()
+    return count
