@@ -27,7 +27,6 @@ from common.json_bodies import JsonObject
 from tenants.api.views import ApiView, tenant_of
 from tenants.roles import Scope
 
-
 DECIMALS: Final = 12
 
 
