@@ -12,12 +12,12 @@ from billing.models import (
     CreditNote,
     CreditNoteApplication,
     CreditNoteLine,
-    Series,
     SeriesName,
     Statement,
     StatementLine,
     StatementState,
 )
+from billing.numbers import next_number
 from billing.totals import credit_note_amounts
 from billing.wallets import lock_customer
 from common.errors import Conflict
@@ -120,7 +120,7 @@ def _taxes(statement: Statement, earlier: Sequence[CreditNote], net: int) -> lis
 def _store(
     statement: Statement, *, actor: str, reason: str, net: int, taxes: Sequence[_Tax], total: int
 ) -> CreditNote:
-    sequence = _next_number(statement.tenant_id)
+    sequence = next_number(statement.tenant_id, SeriesName.CREDIT_NOTE)
     settings = BillingSettings.objects.filter(tenant_id=statement.tenant_id).first()
     prefix = (settings or BillingSettings()).credit_note_prefix
     return CreditNote.objects.create(
@@ -135,16 +135,6 @@ def _store(
         unused=total,
         actor=actor[:300],
     )
-
-
-def _next_number(tenant_id: int) -> int:
-    """Take the next number of the tenant's credit notes; the series stays locked until commit."""
-    own = {"tenant_id": tenant_id, "name": SeriesName.CREDIT_NOTE}
-    Series.objects.bulk_create([Series(**own)], ignore_conflicts=True)
-    series = Series.objects.select_for_update().get(**own)
-    series.last += 1
-    series.save(update_fields=["last"])
-    return series.last
 
 
 def unused(customer_id: int) -> int:

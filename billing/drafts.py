@@ -15,11 +15,12 @@ from typing import Final, NamedTuple
 from django.db.models import Count, Q
 from django.utils import timezone
 
+from billing import coupons, credit_notes, credits
 from billing.currencies import digits_of
 from billing.models import Customer, LineKind, Statement, StatementLine, StatementState
 from billing.rating import RatedLine
 from billing.statement_lines import LineKey, Lines, lines_of, period_of, periods_of
-from billing.totals import Billed, TaxRate, Totals, adjust, settle_totals, to_minor
+from billing.totals import Billed, Coupon, TaxRate, Totals, adjust, settle_totals, to_minor
 
 # Statements whose period ended longer ago are not adjusted any more.
 ADJUSTED_FOR: Final = timedelta(days=400)
@@ -94,6 +95,7 @@ def drafts_of(statements: Collection[Statement]) -> dict[int, Draft]:
     earlier = [each for group in adjusted.values() for each in group]
     before = _billed_before(tenant_id, earlier)
     lines = lines_of(tenant_id, periods_of([*statements, *earlier]))
+    now = timezone.now()
     drafts: dict[int, Draft] = {}
     for statement in statements:
         customer = statement.customer
@@ -109,15 +111,38 @@ def drafts_of(statements: Collection[Statement]) -> dict[int, Draft]:
         drafts[statement.id] = Draft(
             statement,
             every_line,
-            totals_of(statement, sum(line.amount for line in every_line)),
+            totals_of(
+                statement,
+                sum(line.amount for line in every_line),
+                coupon=coupon_of_statement(statement, at=now),
+                at=now,
+            ),
             revisions.get(statement.customer_id, (0, 0)),
         )
     return drafts
 
 
-def totals_of(statement: Statement, subtotal: int) -> Totals:
-    """Return what is due for a subtotal, by the taxes and credits of this moment."""
-    return settle_totals(subtotal, tax_rates=tax_rates_of(statement.customer))
+def coupon_of_statement(statement: Statement, *, at: datetime) -> coupons.Discount | None:
+    """Return the coupon that a statement gets if it becomes final at this time."""
+    return coupons.coupon_of(
+        statement.customer,
+        period_start=statement.period_start,
+        period_end=statement.period_end,
+        at=at,
+    )
+
+
+def totals_of(
+    statement: Statement, subtotal: int, *, coupon: coupons.Discount | None, at: datetime
+) -> Totals:
+    """Return what is due for a subtotal if the statement becomes final at this time."""
+    return settle_totals(
+        subtotal,
+        coupon=None if coupon is None else Coupon(coupon.percent, coupon.amount),
+        tax_rates=tax_rates_of(statement.customer),
+        credit_notes=credit_notes.unused(statement.customer_id),
+        credit=credits.available(statement.customer_id, at=at),
+    )
 
 
 def tax_rates_of(customer: Customer) -> list[TaxRate]:

@@ -5,14 +5,14 @@ customer's lock, from a draft that no other final statement has overtaken. Usage
 acknowledged in between is an adjustment of the next statement, as all that comes late.
 """
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from django.db import connection
 from django.utils import timezone
 
-from billing.drafts import Draft, DraftLine, draft_of, revisions_of, totals_of
+from billing import coupons, credit_notes, credits
+from billing.drafts import Draft, DraftLine, coupon_of_statement, draft_of, revisions_of, totals_of
 from billing.line_details import detail_of
 from billing.models import (
     BillingSettings,
@@ -22,6 +22,7 @@ from billing.models import (
     StatementLine,
     StatementState,
 )
+from billing.numbers import next_number
 from billing.statement_periods import open_drafts
 from common.errors import Conflict, NotFound
 from common.json_bodies import JsonObject
@@ -99,7 +100,8 @@ def finalize_draft(draft: Draft, *, actor: str, accepted_unpriced: int = 0) -> S
 def _write(statement: Statement, draft: Draft, *, actor: str) -> None:
     now = timezone.now()
     customer = statement.customer
-    totals = totals_of(statement, draft.totals.subtotal)
+    coupon = coupon_of_statement(statement, at=now)
+    totals = totals_of(statement, draft.totals.subtotal, coupon=coupon, at=now)
     settings = billing_settings(statement.tenant_id)
     zone = ZoneInfo(statement.timezone)
     StatementLine.objects.bulk_create(
@@ -117,6 +119,7 @@ def _write(statement: Statement, draft: Draft, *, actor: str) -> None:
     for name, amount in totals._asdict().items():
         if name != "taxes":
             setattr(statement, name, amount)
+    _use_credit(statement, coupon, at=now)
     # Last, because everyone who takes a number waits until this transaction ends.
     statement.sequence = next_number(statement.tenant_id, SeriesName.STATEMENT)
     statement.number = f"{settings.statement_prefix}{statement.sequence:0{NUMBER_DIGITS}}"
@@ -128,6 +131,15 @@ def _write(statement: Statement, draft: Draft, *, actor: str) -> None:
         subject=statement,
         after={"number": statement.number, "total": statement.total},
     )
+
+
+def _use_credit(statement: Statement, coupon: coupons.Discount | None, *, at: datetime) -> None:
+    """Count what the statement was paid with as used."""
+    if coupon is not None:
+        statement.coupon = coupons.discount_facts(coupon)
+        coupons.mark_used(coupon, statement)
+    credit_notes.apply_to(statement, statement.credit_notes_applied)
+    credits.draw(statement, statement.credit_applied, at)
 
 
 def _row(statement: Statement, position: int, line: DraftLine) -> StatementLine:
@@ -147,21 +159,6 @@ def _row(statement: Statement, position: int, line: DraftLine) -> StatementLine:
         adjusts=line.adjusts,
         detail=detail_of(line.rated, statement.customer),
     )
-
-
-def next_number(tenant_id: int, series: SeriesName) -> int:
-    """Take the next number of a series. Whoever asks after this waits for this transaction, so a
-    number that is not used in the end is given to the next.
-    """
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "INSERT INTO billing_series (tenant_id, name, last) VALUES (%s, %s, 1)"
-            " ON CONFLICT (tenant_id, name) DO UPDATE SET last = billing_series.last + 1"
-            " RETURNING last",
-            [tenant_id, series.value],
-        )
-        (number,) = cursor.fetchone()
-    return int(number)
 
 
 def billing_settings(tenant_id: int) -> BillingSettings:
@@ -197,8 +194,11 @@ def void(tenant_id: int, statement_id: int, *, actor: str) -> Statement:
         if statement.state == StatementState.DRAFT:
             raise Conflict("A draft cannot be voided; it changes with what was used.")
         if statement.state == StatementState.FINAL:
+            credit_notes.require_no_notes(statement)
             statement.state, statement.voided_at = StatementState.VOID, timezone.now()
             statement.save(update_fields=["state", "voided_at"])
+            credit_notes.give_back(statement)
+            credits.give_back(statement, actor=actor)
             record_change(
                 tenant_id=tenant_id,
                 actor=actor,

@@ -66,6 +66,12 @@ BEAT_SCHEDULE = {
     "remove answers and audits too old to be kept": every(900, "tenants.tasks.remove_old_rows"),
     "forget links that ended long ago": every(900, "dashboard.tasks.forget_old_links"),
     "remove reports too old to be kept": every(900, "dashboard.tasks.remove_old_reports"),
+    "compare bills, statements and usage": every(10, "billing.tasks_reconciliation.reconcile"),
+    "compare what was billed since yesterday": daily(
+        5, "billing.tasks_reconciliation.start_daily_reconciliations"
+    ),
+    "collect with Stripe": every(10, "billing.tasks.collect_statements"),
+    "remove events of Stripe too old to be kept": every(900, "billing.tasks.remove_old_events"),
     "make partitions ahead": daily(0, "metering.jobs.tasks.make_partitions"),
 }
 
@@ -155,6 +161,7 @@ application = Celery("spendgate")
 application.conf.update(configure(read_environment()))
 application.autodiscover_tasks()
 application.autodiscover_tasks(["metering.jobs"], related_name="tasks")
+application.autodiscover_tasks(["billing"], related_name="tasks_reconciliation")
 work_metrics.listen()
 celeryd_init.connect(be_nice)
 worker_process_init.connect(lambda **_: limit_process(JOBS), weak=False)

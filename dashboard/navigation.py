@@ -13,16 +13,19 @@ from django.utils import timezone
 from alerts.incident_lists import deliveries_visible_to, needing_attention, visible_to
 from alerts.models import Delivery, DeliveryState, Incident
 from dashboard.budgets.visible import budgets_of_teams
+from dashboard.enforcement.concerned import count_halts
 from dashboard.filter_bar import FilterBar
-from metering.models import Halt
 from metering.reporting.budget_windows import open_requests
 
 
 class Reader(NamedTuple):
-    """Whom pages are for: a tenant's person who may see these teams alone (None: all of it)."""
+    """Whom pages are for: a tenant's person who may see these teams alone (None: all of it), and
+    what the audit log calls them.
+    """
 
     tenant_id: int
     teams: tuple[str, ...] | None
+    actor: str
 
 
 Count = Callable[[Reader], int]
@@ -47,6 +50,8 @@ class Entry(NamedTuple):
     tabs: tuple[Tab, ...]
     badges: tuple[str, ...] = ()
     tone: str = ""
+    # Of the whole tenant's money: who may see some teams alone does not find it.
+    is_of_tenant: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,7 @@ def pending_requests(reader: Reader) -> int:
 
 
 def halts_in_force(reader: Reader) -> int:
-    return Halt.objects.filter(tenant_id=reader.tenant_id, lifted_at=None).count()
+    return count_halts(reader.tenant_id, reader.teams, actor=reader.actor)
 
 
 def failed_deliveries(reader: Reader) -> int:
@@ -128,6 +133,15 @@ NAVIGATION: Final = (
     ),
     Entry("Savings", "percent", (Tab("savings", "Savings"),)),
     Entry(
+        "Customers",
+        "people",
+        (
+            Tab("customers", "Customers"),
+            Tab("plans", "Plans"),
+        ),
+        is_of_tenant=True,
+    ),
+    Entry(
         "Settings",
         "sliders",
         (
@@ -144,16 +158,15 @@ NAVIGATION: Final = (
 )
 
 
-def links_of(tenant_id: int, bar: FilterBar, page: str) -> tuple[list[Link], list[Link]]:
+def links_of(reader: Reader, bar: FilterBar, page: str) -> tuple[list[Link], list[Link]]:
     """The sidebar, and the tabs of the entry that `page` belongs to; none where it has but one, and
     none on a page that belongs to no entry: the person's account.
     """
     plain = bar.with_further({})
-    entries = (entry for entry in NAVIGATION if page in [tab.name for tab in entry.tabs])
-    here = next(entries, None)
+    entries = [entry for entry in NAVIGATION if bar.teams is None or not entry.is_of_tenant]
+    here = next((entry for entry in entries if page in [tab.name for tab in entry.tabs]), None)
     shown = here.tabs if here is not None and len(here.tabs) > 1 else ()
-    wanted = {*shown, *(tab for entry in NAVIGATION for tab in _badges(entry))}
-    reader = Reader(tenant_id, bar.teams)
+    wanted = {*shown, *(tab for entry in entries for tab in _badges(entry))}
     counts = {tab.name: tab.counts(reader) for tab in wanted if tab.counts}
     sidebar = [
         Link(
@@ -165,7 +178,7 @@ def links_of(tenant_id: int, bar: FilterBar, page: str) -> tuple[list[Link], lis
             entry.icon,
             entry.tone,
         )
-        for entry in NAVIGATION
+        for entry in entries
     ]
     tabs = [
         Link(tab.words, _address(tab, plain), tab.name == page, counts.get(tab.name, 0), tab.unit)

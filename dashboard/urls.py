@@ -13,6 +13,14 @@ from dashboard import (
     styleguide,
     units,
 )
+from dashboard.billing import (
+    customer,
+    customer_forms,
+    customers,
+    plan_edit,
+    plans,
+    unassigned,
+)
 from dashboard.budgets import editing, previewing
 from dashboard.budgets import one as one_budget
 from dashboard.budgets import views as budget_list
@@ -102,6 +110,36 @@ urlpatterns = [
     path("unit-economics/units.csv", units.csv_file, name="units_csv"),
     path("unit-economics/all", units.every_unit, name="units_all"),
     path("unit-economics/agents", units.agents, name="units_agents"),
+    path("customers", customers.page, name="customers"),
+    path("customers/figures", customers.figures, name="customers_figures"),
+    path("customers.csv", customers.csv_file, name="customers_csv"),
+    path("customers/new", customer_forms.add, name="add_customer"),
+    path("customers/unassigned", unassigned.page, name="unassigned"),
+    path("customers/unassigned/assign", unassigned.assign, name="assign_usage"),
+    path("customers/<int:customer_id>", customer.page, name="customer"),
+    path("customers/<int:customer_id>/edit", customer_forms.change, name="change_customer"),
+    path("customers/<int:customer_id>/archive", customer.archive, name="archive_customer"),
+    path("customers/<int:customer_id>/plan", customer_forms.change_plan, name="change_plan"),
+    path(
+        "customers/<int:customer_id>/plan/preview",
+        customer_forms.preview,
+        name="preview_change_of_plan",
+    ),
+    path(
+        "customers/<int:customer_id>/subscriptions/<int:subscription_id>/end",
+        customer.end_subscription,
+        name="end_subscription",
+    ),
+    path("customers/<int:customer_id>/links/new", customer_forms.add_link, name="add_link"),
+    path("customers/<int:customer_id>/links/<int:link_id>/end", customer.end_link, name="end_link"),
+    path("plans", plans.page, name="plans"),
+    path("plans/figures", plans.figures, name="plans_figures"),
+    path("plans/new", plan_edit.add, name="add_plan"),
+    path("plans/preview", plan_edit.preview, name="preview_plan"),
+    path("plans/<int:plan_id>", plans.plan, name="plan"),
+    path("plans/<int:plan_id>/archive", plans.archive, name="archive_plan"),
+    path("plans/<int:plan_id>/versions/new", plan_edit.new_version, name="new_version"),
+    path("plans/<int:plan_id>/versions/preview", plan_edit.preview, name="preview_version"),
     path("savings", savings.page, name="savings"),
     path("savings/findings", savings.findings, name="savings_findings"),
     path("search", search.page, name="search"),

@@ -13,6 +13,14 @@ from billing.models.credits import (
 )
 from billing.models.customers import Customer, CustomerLink
 from billing.models.plans import Anchor, Interval, Plan, PlanVersion, Subscription
+from billing.models.reconciliation import (
+    Drift,
+    ProviderBillLine,
+    Reconciliation,
+    ReconciliationKind,
+    ReconciliationSettings,
+    ReconciliationState,
+)
 from billing.models.settings import BillingSettings
 from billing.models.statements import (
     LineKind,
@@ -23,10 +31,23 @@ from billing.models.statements import (
     StatementLine,
     StatementState,
 )
+from billing.models.stripe import (
+    AccountState,
+    CollectionMethod,
+    InvoiceStep,
+    StripeAccount,
+    StripeEvent,
+    StripeInvoice,
+    StripeMeter,
+    StripeMeterValue,
+    StripeSettings,
+)
 
 __all__ = [
+    "AccountState",
     "Anchor",
     "BillingSettings",
+    "CollectionMethod",
     "Coupon",
     "CouponUse",
     "CreditCover",
@@ -40,16 +61,29 @@ __all__ = [
     "CreditState",
     "Customer",
     "CustomerLink",
+    "Drift",
     "Interval",
+    "InvoiceStep",
     "LineKind",
     "Plan",
     "PlanVersion",
+    "ProviderBillLine",
+    "Reconciliation",
+    "ReconciliationKind",
+    "ReconciliationSettings",
+    "ReconciliationState",
     "Series",
     "SeriesName",
     "Statement",
     "StatementFile",
     "StatementLine",
     "StatementState",
+    "StripeAccount",
+    "StripeEvent",
+    "StripeInvoice",
+    "StripeMeter",
+    "StripeMeterValue",
+    "StripeSettings",
     "Subscription",
     "Wallet",
 ]

@@ -1,0 +1,40 @@
+"""Template tags of pages about customers: amounts of a customer's currency."""
+
+from decimal import ROUND_HALF_UP, Decimal
+
+from babel.numbers import format_currency
+from django import template
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from billing.currencies import LOCALE, amount_of, digits_of, money_of
+from common.money import MINUS, NANOS_PER_USD, usd_from_nanos
+
+register = template.Library()
+
+
+@register.simple_tag
+def price(nanos: int, currency: str) -> SafeString:
+    """Billionths of a currency as people read them, rounded to its digits; exact on hover."""
+    exact = usd_from_nanos(nanos)
+    rounded = (Decimal(abs(nanos)) / NANOS_PER_USD).quantize(
+        Decimal(1).scaleb(-digits_of(currency)), rounding=ROUND_HALF_UP
+    )
+    words = format_currency(rounded, currency, locale=LOCALE)
+    sign = MINUS if nanos < 0 else ""
+    return format_html(
+        '<data value="{}" title="{} {}">{}{}</data>', exact, exact, currency, sign, words
+    )
+
+
+@register.simple_tag
+def minor(amount: int, currency: str) -> SafeString:
+    """Minor units of a currency as people read them; exact for machines and on hover."""
+    exact = amount_of(amount, currency)
+    return format_html(
+        '<data value="{}" title="{} {}">{}</data>',
+        exact,
+        exact,
+        currency,
+        money_of(amount, currency),
+    )
