@@ -48,10 +48,12 @@ class Figures(NamedTuple):
     limit_nanos: int | None
     # Of the fullest part: "$10.50 of $10.00", "1,200 of 1,000 tokens".
     amounts: str
+    # What is used: a limit, or the credit of a wallet.
+    whole: str = "limit"
 
     @property
     def label(self) -> str:
-        return f"{int(self.percent):,}% of the limit used: {self.amounts}"
+        return f"{int(self.percent):,}% of the {self.whole} used: {self.amounts}"
 
     @property
     def excess_nanos(self) -> int | None:
@@ -83,7 +85,13 @@ def figures_of(rule: BudgetRule, window: BudgetWindow, now: datetime) -> Figures
             amounts = money(balance.spent[0]) + ("" if whole is None else f" of {money(whole)}")
         else:
             amounts = f"{balance.spent[index]:,} of {whole:,} {use.part.replace('_', ' ')}"
-    return Figures(float(use.percent), window.spent_nanos, balance.limit(rule, 0), amounts)
+    return Figures(
+        percent=float(use.percent),
+        spent_nanos=window.spent_nanos,
+        limit_nanos=balance.limit(rule, 0),
+        amounts=amounts,
+        whole="credit" if rule.is_managed else "limit",
+    )
 
 
 def severity_of(reached: Reached) -> Severity:
@@ -97,6 +105,8 @@ def severity_of(reached: Reached) -> Severity:
 
 def title_of(reached: Reached) -> str:
     """Name the level, and the group that reached it."""
+    if reached.budget.managed_by:
+        return f"{reached.budget.name} is {reached.percent}% used"
     group: Sequence[str] = json.loads(reached.window.group_key)
     named = [
         f"{name} {value!r}" if value else f"no {name}"

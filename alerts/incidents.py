@@ -141,9 +141,14 @@ def snooze(*, incident: Incident, actor: str, until: datetime | None) -> Inciden
 
 @transaction.atomic
 def comment(*, incident: Incident, actor: str, text: str) -> Incident:
-    """Write a line of the timeline, also after it was resolved."""
+    """Write a line of the timeline, also after it was resolved. The same line a second time in a
+    row, as of a second click, changes nothing.
+    """
     stored = _lock(incident)
-    stored.add_entry(EntryKind.COMMENTED, actor, text)
+    last = stored.entries.order_by("-id").first()
+    said = (EntryKind.COMMENTED, actor[:300], text)
+    if last is None or (last.kind, last.actor, last.text) != said:
+        stored.add_entry(*said)
     return stored
 
 

@@ -51,6 +51,7 @@ NOT_ACKNOWLEDGED_TO: Final = frozenset({ChannelKind.EMAIL})
 EXCESS_LABELS: Final[dict[str, str]] = {
     IncidentKind.CROSSING: "Over the limit",
     IncidentKind.LOOP: "Wasted",
+    IncidentKind.RECONCILIATION: "More than expected",
 }
 
 

@@ -16,6 +16,7 @@ from alerts import (
     delivery,
     digests,
     incidents,
+    reconciliations,
     retention,
     rule_checks,
     scans,
@@ -33,9 +34,9 @@ DELIVER_EXPIRES_SECONDS: Final = 10
 
 @shared_task(ignore_result=True)
 def notify() -> None:
-    """Make incidents of crossings and open breakers, and send what was held back."""
+    """Make incidents of what other apps left as rows, and send what was held back."""
     now = timezone.now()
-    run = TenantRun(SHORT_SECONDS, steps=3)
+    run = TenantRun(SHORT_SECONDS, steps=4)
     written = run.repeat(
         "take_crossings",
         shuffled(crossings.tenants_with_crossings),
@@ -45,6 +46,11 @@ def notify() -> None:
         "compare_breakers",
         shuffled(breakers.tenants_with_breakers),
         scoped(partial(breakers.compare_breakers, now=now)),
+    )
+    written += run.repeat(
+        "take_reconciliations",
+        shuffled(reconciliations.tenants_with_reconciliations),
+        scoped(reconciliations.take_reconciliations),
     )
     written += run.each(
         "gather_held",

@@ -82,37 +82,35 @@ def _per_unit(charge: UsageCharge, counted: Counted) -> Stretch:
 
 def _graduated(charge: UsageCharge, counted: Counted) -> Iterator[Stretch]:
     """Yield a stretch for each tier that has some of the part's quantity or whose flat amount is
-    due. Included units are a free tier below the others, which begin above it.
+    due. Bounds count from where the included units end.
     """
-    included = Fraction(charge.included_units)
+    before, after = _above(charge, counted.before), _above(charge, counted.after)
     lower = Fraction(0)
     for tier in charge.tiers:
-        begin = max(lower, included)
-        upper = None if tier.up_to is None else Fraction(tier.up_to)
-        end = counted.after if upper is None else min(counted.after, upper)
-        quantity = max(Fraction(0), end - max(begin, counted.before))
-        # The first tier is reached by no usage at all, unless included units lie below it.
-        is_always = tier is charge.tiers[0] and not included
-        was_reached = not counted.is_first and (is_always or counted.before > begin)
-        is_empty = upper is not None and begin >= upper
-        is_reached = not is_empty and (is_always or counted.after > begin)
-        flat = Fraction(tier.flat_amount) if is_reached and not was_reached else Fraction(0)
+        upper = after if tier.up_to is None else Fraction(tier.up_to)
+        quantity = max(Fraction(0), min(after, upper) - max(before, lower))
+        # No usage at all reaches the first tier, but for included units below it.
+        is_always = tier is charge.tiers[0] and not charge.included_units
+        was_reached = not counted.is_first and (is_always or before > lower)
+        is_due = (is_always or after > lower) and not was_reached
+        flat = Fraction(tier.flat_amount) if is_due else Fraction(0)
         if quantity or flat:
             yield _units(quantity, Fraction(tier.unit_amount), charge.per, flat)
-        lower = lower if upper is None else upper
+        lower = upper
 
 
 def _volume(charge: UsageCharge, counted: Counted) -> list[Stretch]:
     if charge.included_units and counted.total <= charge.included_units:
         return []
-    tier = volume_tier(charge, counted.total)
+    tier = _volume_tier(charge, counted.total)
     flat = Fraction(tier.flat_amount) if counted.is_last else Fraction(0)
     return [_units(counted.used.quantity, Fraction(tier.unit_amount), charge.per, flat)]
 
 
-def volume_tier(charge: UsageCharge, total: Fraction) -> Tier:
-    """Return the tier that a quantity ends in; the last one is open."""
-    return next(tier for tier in charge.tiers if tier.up_to is None or total <= tier.up_to)
+def _volume_tier(charge: UsageCharge, total: Fraction) -> Tier:
+    """Return the tier that a quantity ends in, counted from where the included units end."""
+    above = _above(charge, total)
+    return next(tier for tier in charge.tiers if tier.up_to is None or above <= tier.up_to)
 
 
 def _package(charge: UsageCharge, counted: Counted) -> Stretch:
@@ -140,7 +138,7 @@ def _cost_plus(charge: UsageCharge, used: Used) -> Iterator[Stretch]:
     assert charge.percent is not None
     by_percent: dict[Fraction, Fraction] = {}
     for (provider, model), cost in used.costs.items():
-        percent = markup_percent(charge, provider=provider, model=model)
+        percent = _markup_percent(charge, provider=provider, model=model)
         by_percent[percent] = by_percent.get(percent, Fraction(0)) + cost
     # What is not told apart by model.
     rest = used.quantity - sum(used.costs.values())
@@ -151,7 +149,7 @@ def _cost_plus(charge: UsageCharge, used: Used) -> Iterator[Stretch]:
         yield _percent(cost, percent, of_cost=1)
 
 
-def markup_percent(charge: UsageCharge, *, provider: str, model: str) -> Fraction:
+def _markup_percent(charge: UsageCharge, *, provider: str, model: str) -> Fraction:
     """Return a model's percentage, else its provider's, else the charge's. A markup that names both
     is for that provider's model alone, and goes before either.
     """

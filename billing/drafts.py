@@ -1,96 +1,242 @@
-"""Which statements a customer has: one for each period, open as a draft from its first day on."""
+"""Drafts: what statements that are not final have on them now. Read within one snapshot.
 
-from collections.abc import Iterator
-from datetime import datetime
-from typing import NamedTuple
+A draft has the lines of its period, and adjustments: what earlier final statements would charge
+today, less what was charged for them.
+"""
 
-from django.db.models import F, QuerySet
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
+from typing import Final, NamedTuple
+
+from django.db.models import Count, Q
 from django.utils import timezone
 
-from billing.models import Customer, Statement, StatementState, Subscription
-from billing.periods import Period, Schedule
+from billing import coupons, credit_notes, credits
+from billing.currencies import digits_of
+from billing.models import Customer, LineKind, Statement, StatementLine, StatementState
+from billing.rating import RatedLine
+from billing.statement_lines import LineKey, Lines, lines_of, period_of, periods_of
+from billing.totals import Billed, Coupon, TaxRate, Totals, adjust, settle_totals, to_minor
+
+# Statements whose period ended longer ago are not adjusted any more.
+ADJUSTED_FOR: Final = timedelta(days=400)
+# How many statements of a customer are final, and how many void: what a draft has been computed
+# beside.
+Revision = tuple[int, int]
 
 
-class StatementPeriod(NamedTuple):
-    """What a statement is for: all subscriptions whose periods these are share it."""
+class DraftLine(NamedTuple):
+    """A line of a statement that is not final yet. `rated` is the line as it is rated now; None in
+    an adjustment of what is not charged any more.
+    """
 
+    key: LineKey
+    kind: str
+    name: str
     starts_at: datetime
     ends_at: datetime
+    quantity: Fraction
+    exact: Fraction
+    amount: int
+    rated: RatedLine | None
+    adjusts: Statement | None = None
 
 
-def schedule_of(subscription: Subscription, *, goes_on: bool = False) -> Schedule:
-    """Return the periods of a subscription; with `goes_on` also those after it has ended."""
-    plan = subscription.plan
-    return Schedule(
-        interval=plan.interval,
-        anchor=plan.anchor,
-        timezone=plan.timezone,
-        starts_at=subscription.starts_at,
-        ends_at=None if goes_on else subscription.ends_at,
+@dataclass(frozen=True)
+class Draft:
+    """What a statement would be if it became final now."""
+
+    statement: Statement
+    lines: Sequence[DraftLine]
+    totals: Totals
+    revision: Revision
+
+    @property
+    def unpriced(self) -> int:
+        """How many calls have no cost yet whose cost is charged for."""
+        return sum(line.rated.unpriced for line in self.lines if line.rated and not line.adjusts)
+
+
+@dataclass
+class _BilledBefore:
+    """What final statements charge for the lines of one statement."""
+
+    lines: dict[LineKey, Billed] = field(default_factory=dict)
+    quantities: defaultdict[LineKey, Fraction] = field(
+        default_factory=lambda: defaultdict(Fraction)
     )
+    rows: dict[LineKey, StatementLine] = field(default_factory=dict)
+
+    def add(self, row: StatementLine) -> None:
+        """Count a line, after those of earlier statements."""
+        key = LineKey.read(row.subscription_id, row.key)
+        before = self.lines.get(key, Billed(Fraction(0), 0))
+        self.lines[key] = Billed(Fraction(row.exact_amount), before.minor + row.amount)
+        self.quantities[key] += Fraction(row.quantity)
+        self.rows[key] = row
 
 
-def open_drafts(customer: Customer, *, now: datetime | None = None) -> None:
-    """Open the drafts of all periods that have begun, and remove drafts of periods that no
-    subscription has any more. The caller holds the customer's lock, or is alone.
+def draft_of(statement: Statement) -> Draft:
+    """Return what a draft has on it now. Within a snapshot."""
+    return drafts_of([statement])[statement.id]
 
-    After the last subscription one further draft stays open, for late changes of what is final.
-    """
-    now = now or timezone.now()
-    wanted = dict(_periods(customer, now))
-    statements = list(customer.statements.exclude(state=StatementState.VOID))
-    have = {StatementPeriod(each.period_start, each.period_end): each for each in statements}
-    final_ends = [
-        period.ends_at for period, each in have.items() if each.state == StatementState.FINAL
-    ]
-    if final_ends and not any(period.starts_at >= max(final_ends) for period in wanted):
-        wanted |= dict(_following(customer, max(final_ends)))
-    gone = [
-        each.id
-        for period, each in have.items()
-        if each.state == StatementState.DRAFT and period not in wanted
-    ]
-    Statement.objects.filter(id__in=gone, state=StatementState.DRAFT).delete()
-    Statement.objects.bulk_create(
-        [
-            Statement(
-                tenant_id=customer.tenant_id,
-                customer=customer,
-                period_start=period.starts_at,
-                period_end=period.ends_at,
-                timezone=zone,
-                currency=customer.currency,
+
+def drafts_of(statements: Collection[Statement]) -> dict[int, Draft]:
+    """Return what drafts of one tenant have on them now, by id. Within a snapshot."""
+    if not statements:
+        return {}
+    (tenant_id,) = {each.tenant_id for each in statements}
+    revisions = revisions_of(tenant_id, {each.customer_id for each in statements})
+    adjusted = _adjusted_by(tenant_id, statements)
+    earlier = [each for group in adjusted.values() for each in group]
+    before = _billed_before(tenant_id, earlier)
+    lines = lines_of(tenant_id, periods_of([*statements, *earlier]))
+    now = timezone.now()
+    drafts: dict[int, Draft] = {}
+    for statement in statements:
+        customer = statement.customer
+        own = _own_lines(lines[statement.customer_id, period_of(statement)], customer.currency)
+        adjustments = [
+            line
+            for each in adjusted[statement.id]
+            for line in _adjustments(
+                each, before[each.id], lines[each.customer_id, period_of(each)], customer.currency
             )
-            for period, zone in wanted.items()
-            if period not in have
-        ],
-        # Two that open drafts simultaneously open the same ones.
-        ignore_conflicts=True,
+        ]
+        every_line = [*own, *adjustments]
+        drafts[statement.id] = Draft(
+            statement,
+            every_line,
+            totals_of(
+                statement,
+                sum(line.amount for line in every_line),
+                coupon=coupon_of_statement(statement, at=now),
+                at=now,
+            ),
+            revisions.get(statement.customer_id, (0, 0)),
+        )
+    return drafts
+
+
+def coupon_of_statement(statement: Statement, *, at: datetime) -> coupons.Discount | None:
+    """Return the coupon that a statement gets if it becomes final at this time."""
+    return coupons.coupon_of(
+        statement.customer,
+        period_start=statement.period_start,
+        period_end=statement.period_end,
+        at=at,
     )
 
 
-def _periods(customer: Customer, now: datetime) -> Iterator[tuple[StatementPeriod, str]]:
-    for subscription in _subscriptions(customer):
-        for period in schedule_of(subscription).periods_between(subscription.starts_at, now):
-            yield statement_period(period), subscription.plan.timezone
-
-
-def _following(customer: Customer, at: datetime) -> Iterator[tuple[StatementPeriod, str]]:
-    subscription = _subscriptions(customer).last()
-    if subscription is not None:
-        period = schedule_of(subscription, goes_on=True).period_at(at)
-        if period is not None:
-            yield statement_period(period), subscription.plan.timezone
-
-
-def _subscriptions(customer: Customer) -> QuerySet[Subscription]:
-    return (
-        customer.subscriptions.exclude(ends_at=F("starts_at"))
-        .select_related("plan")
-        .order_by("starts_at")
+def totals_of(
+    statement: Statement, subtotal: int, *, coupon: coupons.Discount | None, at: datetime
+) -> Totals:
+    """Return what is due for a subtotal if the statement becomes final at this time."""
+    return settle_totals(
+        subtotal,
+        coupon=None if coupon is None else Coupon(coupon.percent, coupon.amount),
+        tax_rates=tax_rates_of(statement.customer),
+        credit_notes=credit_notes.unused(statement.customer_id),
+        credit=credits.available(statement.customer_id, at=at),
     )
 
 
-def statement_period(period: Period) -> StatementPeriod:
-    """Return the period of the statement that a subscription's period is on."""
-    return StatementPeriod(period.scheduled_start, period.scheduled_end)
+def tax_rates_of(customer: Customer) -> list[TaxRate]:
+    """Return the taxes that a customer pays."""
+    return [TaxRate(rate["name"], Decimal(rate["percent"])) for rate in customer.tax_rates]
+
+
+def _own_lines(lines: Lines, currency: str) -> list[DraftLine]:
+    amounts = to_minor([line.amount for line in lines.values()], digits_of(currency))
+    return [
+        DraftLine(
+            key=key,
+            kind=line.kind.value,
+            name=line.name,
+            starts_at=line.starts_at,
+            ends_at=line.ends_at,
+            quantity=line.quantity,
+            exact=line.amount,
+            amount=amount,
+            rated=line,
+        )
+        for (key, line), amount in zip(lines.items(), amounts, strict=True)
+    ]
+
+
+def _adjustments(
+    statement: Statement, before: _BilledBefore, lines: Lines, currency: str
+) -> Iterator[DraftLine]:
+    """Yield what final statements charge too little or too much for the lines of this one. A void
+    one charges nothing.
+    """
+    now = {} if statement.state == StatementState.VOID else lines
+    exact = {key: line.amount for key, line in now.items()}
+    for key, amount in adjust(before.lines, exact, digits_of(currency)).items():
+        line, row = now.get(key), before.rows.get(key)
+        source = line or row
+        assert source is not None, "what changes is charged now or was before"
+        quantity = line.quantity if line is not None else Fraction(0)
+        yield DraftLine(
+            key=key,
+            kind=LineKind.ADJUSTMENT,
+            name=source.name,
+            starts_at=source.starts_at,
+            ends_at=source.ends_at,
+            quantity=quantity - before.quantities[key],
+            exact=exact.get(key, Fraction(0)),
+            amount=amount,
+            rated=line,
+            adjusts=statement,
+        )
+
+
+def _adjusted_by(tenant_id: int, statements: Collection[Statement]) -> dict[int, list[Statement]]:
+    """Return which statements each of these drafts adjusts: those that the customer's earliest
+    draft after them is.
+    """
+    customer_ids = {each.customer_id for each in statements}
+    others = defaultdict(list)
+    recent = timezone.now() - ADJUSTED_FOR
+    for each in Statement.objects.filter(
+        tenant_id=tenant_id, customer_id__in=customer_ids, period_end__gt=recent
+    ).order_by("period_start", "id"):
+        others[each.customer_id].append(each)
+    adjusted: dict[int, list[Statement]] = {each.id: [] for each in statements}
+    for siblings in others.values():
+        drafts = [each for each in siblings if each.state == StatementState.DRAFT]
+        for each in siblings:
+            after = [draft for draft in drafts if draft.period_start >= each.period_end]
+            if each.state != StatementState.DRAFT and after and after[0].id in adjusted:
+                adjusted[after[0].id].append(each)
+    return adjusted
+
+
+def _billed_before(tenant_id: int, statements: Sequence[Statement]) -> dict[int, _BilledBefore]:
+    ids = [each.id for each in statements]
+    before: defaultdict[int, _BilledBefore] = defaultdict(_BilledBefore)
+    rows = StatementLine.objects.filter(
+        Q(statement_id__in=ids, adjusts=None) | Q(adjusts_id__in=ids),
+        tenant_id=tenant_id,
+        statement__state=StatementState.FINAL,
+    )
+    for row in rows.order_by("statement__sequence", "position"):
+        before[row.adjusts_id or row.statement_id].add(row)
+    return before
+
+
+def revisions_of(tenant_id: int, customer_ids: Iterable[int]) -> dict[int, Revision]:
+    """Return how many statements of each customer are final, and how many void."""
+    counts = (
+        Statement.objects.filter(tenant_id=tenant_id, customer_id__in=customer_ids)
+        .values("customer_id")
+        .annotate(
+            final=Count("id", filter=Q(state=StatementState.FINAL)),
+            void=Count("id", filter=Q(state=StatementState.VOID)),
+        )
+    )
+    return {each["customer_id"]: (each["final"], each["void"]) for each in counts}

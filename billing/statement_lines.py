@@ -6,16 +6,15 @@ Read within one snapshot, for many customers by few queries.
 import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import timedelta
 from fractions import Fraction
 from typing import NamedTuple
 
 from billing.charge_models import Used
-from billing.drafts import StatementPeriod, schedule_of, statement_period
 from billing.models import PlanVersion, Statement, Subscription
 from billing.periods import Part
 from billing.plans import terms_of
 from billing.rating import RatedLine, rate
+from billing.statement_periods import StatementPeriod, schedule_of, statement_period
 from billing.terms import Metric, UsageCharge, Version
 from billing.usage import CustomerUsage, Demand, Dimensions, Piece, read_usage
 from common.money import NANOS_PER_USD
@@ -115,15 +114,11 @@ def _subscribed(
         if subscription.ends_at == subscription.starts_at:
             continue
         schedule = schedule_of(subscription)
-        trial = timedelta(days=subscription.plan.trial_days)
+        trial_ends_at = schedule.trial_end(subscription.plan.trial_days)
         for period in schedule.periods_between(max(first, subscription.starts_at), last):
             wanted = statement_period(period)
             if (subscription.customer_id, wanted) in periods:
-                parts = schedule.parts(
-                    period,
-                    versions[subscription.plan_id],
-                    subscription.starts_at + trial if trial else None,
-                )
+                parts = schedule.parts(period, versions[subscription.plan_id], trial_ends_at)
                 subscribed[subscription.customer_id].append(
                     _Subscribed(subscription, wanted, parts)
                 )

@@ -8,10 +8,10 @@ from fractions import Fraction
 from typing import Final, NamedTuple
 
 from billing.currencies import amount_of
+from billing.drafts import DraftLine, drafts_of
 from billing.line_details import detail_of
 from billing.models import Customer, Statement, StatementLine, StatementState
 from billing.rate_words import decimal_text
-from billing.statements import DraftLine, drafts_of
 from billing.totals import Tax, Totals
 from common.formats import moment
 

@@ -7,8 +7,8 @@ from typing import Any, Final
 from django.db import transaction
 from django.db.models import F, Q
 
-from billing.drafts import open_drafts
 from billing.models import Customer, Plan, Subscription
+from billing.statement_periods import open_drafts
 from common.errors import Conflict
 from common.formats import moment
 from metering.core.validation import Problem, require

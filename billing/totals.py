@@ -70,15 +70,6 @@ def round_half_away(amount: Fraction) -> int:
     return whole if amount >= 0 else -whole
 
 
-def decimal_text(number: Fraction, decimals: int = 12) -> str:
-    """Return a number as a decimal string without zeros at its end: exact, or rounded to these
-    decimals.
-    """
-    whole, rest = divmod(abs(round_half_away(number * 10**decimals)), 10**decimals)
-    text = f"{whole}.{rest:0{decimals}d}".rstrip("0").rstrip(".")
-    return f"-{text}" if number < 0 and text != "0" else text
-
-
 def to_minor(amounts: Sequence[Fraction], digits: int) -> list[int]:
     """Return each amount in cents, so that all add up to their sum rounded once.
 

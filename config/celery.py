@@ -53,6 +53,7 @@ BEAT_SCHEDULE = {
     "end what is over": every(10, "alerts.tasks.end_incidents"),
     "scan for anomalies": every(15, "alerts.tasks.scan_anomalies"),
     "judge by rules": every(60, "alerts.tasks.check_rules"),
+    "let credit begin and expire": every(2, "billing.tasks.move_credit"),
     "go on with long work": every(2, "metering.jobs.tasks.run_jobs"),
     "run simulations": every(10, "metering.jobs.tasks.run_simulations"),
     "remove what is kept of idle groups": every(600, "metering.jobs.tasks.remove_idle_groups"),
@@ -65,6 +66,12 @@ BEAT_SCHEDULE = {
     "remove answers and audits too old to be kept": every(900, "tenants.tasks.remove_old_rows"),
     "forget links that ended long ago": every(900, "dashboard.tasks.forget_old_links"),
     "remove reports too old to be kept": every(900, "dashboard.tasks.remove_old_reports"),
+    "compare bills, statements and usage": every(10, "billing.tasks_reconciliation.reconcile"),
+    "compare what was billed since yesterday": daily(
+        5, "billing.tasks_reconciliation.start_daily_reconciliations"
+    ),
+    "collect with Stripe": every(10, "billing.tasks.collect_statements"),
+    "remove events of Stripe too old to be kept": every(900, "billing.tasks.remove_old_events"),
     "make partitions ahead": daily(0, "metering.jobs.tasks.make_partitions"),
 }
 
@@ -154,6 +161,7 @@ application = Celery("spendgate")
 application.conf.update(configure(read_environment()))
 application.autodiscover_tasks()
 application.autodiscover_tasks(["metering.jobs"], related_name="tasks")
+application.autodiscover_tasks(["billing"], related_name="tasks_reconciliation")
 work_metrics.listen()
 celeryd_init.connect(be_nice)
 worker_process_init.connect(lambda **_: limit_process(JOBS), weak=False)

@@ -98,6 +98,20 @@ def check_mail_url(value: str) -> str:
     return value
 
 
+def check_api_base(value: str) -> str:
+    parts = urlsplit(value)
+    is_origin = parts.scheme in ("http", "https") and bool(parts.hostname)
+    if not is_origin or parts.path.strip("/") or parts.query or parts.fragment or parts.username:
+        raise ValueError("it must be an origin without a path, as http://127.0.0.1:12111")
+    return value.rstrip("/")
+
+
+def check_stripe_key(value: str) -> str:
+    if not re.match(r"(sk|rk)_(live|test)_.", value):
+        raise ValueError("it must be a secret or restricted key: sk_live_…, sk_test_…, rk_…")
+    return value
+
+
 def split_list(value: object) -> object:
     """Split a text at its commas; empty parts do not count."""
     if not isinstance(value, str):
@@ -147,6 +161,10 @@ class Environment(BaseModel):
     public_url: Annotated[str, AfterValidator(check_public_url)] | None = None
     mail_url: Annotated[str, AfterValidator(check_mail_url)] | None = Secret
     channel_networks: Networks = []
+    # For tenants without a key of their own.
+    stripe_api_key: Annotated[str, AfterValidator(check_stripe_key)] | None = Secret
+    stripe_webhook_secret: str | None = Secret
+    stripe_api_base: Annotated[str, AfterValidator(check_api_base)] | None = None
     trusted_proxies: Networks = []
     allowed_hosts: Hosts = Field([], validate_default=True)
 

@@ -26,7 +26,7 @@ QUEUE_BY_TASKS: Final = {
     "alerts.tasks.remove_*": SCANS_QUEUE,
     "alerts.tasks.*": ALERTS_QUEUE,
     "dashboard.tasks.*": ALERTS_QUEUE,
-    "billing.tasks.*": "billing",
+    "billing.tasks*": "billing",
 }
 QUEUES: Final = tuple(dict.fromkeys((DEFAULT_QUEUE, *QUEUE_BY_TASKS.values())))
 

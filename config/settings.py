@@ -211,6 +211,11 @@ RETENTION_HISTORY = timedelta(days=ENVIRONMENT.retention_history_days)
 MAIL_URL = ENVIRONMENT.mail_url
 CHANNEL_NETWORKS = ENVIRONMENT.channel_networks
 
+# Stripe for tenants without a key of their own; another address than Stripe's is for tests.
+STRIPE_API_KEY = ENVIRONMENT.stripe_api_key
+STRIPE_WEBHOOK_SECRET = ENVIRONMENT.stripe_webhook_secret
+STRIPE_API_BASE = ENVIRONMENT.stripe_api_base
+
 structlog.configure(
     processors=[
         structlog.contextvars.merge_contextvars,

@@ -2,6 +2,7 @@
 
 from django.urls import include, path
 
+from billing.webhooks import receive_webhook
 from config import health
 from config.documentation import DocumentationView, SchemaView
 from metering.api.events import OpenMeterEventsView
@@ -17,6 +18,7 @@ urlpatterns = [
     path("api/v1/events", OpenMeterEventsView.as_view()),
     path("v1/", include("alerts.api.urls")),
     path("v1/", include("billing.api.urls")),
+    path("webhooks/stripe/<int:tenant_id>", receive_webhook),
     path("admin/", admin_site.urls),
     path("", include("dashboard.urls")),
 ]

@@ -5,6 +5,7 @@ short transactions of their own around what they read and write.
 """
 
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 from django.contrib import messages
 from django.contrib.auth import login, update_session_auth_hash
@@ -62,6 +63,11 @@ class LoginPage(LoginView):
         kwargs = super().get_form_kwargs()
         kwargs.pop("request")
         return kwargs
+
+    def get_redirect_url(self, request: HttpRequest | None = None) -> str:
+        """The page that asked to sign in first; none where that is this page."""
+        address = super().get_redirect_url()
+        return "" if urlsplit(address).path == self.request.path else address
 
     def form_valid(self, form: Any) -> HttpResponse:
         """Sign in, or say why not. Which of the two was wrong is not told."""

@@ -13,16 +13,20 @@ from django.views.decorators.http import require_http_methods
 
 from common.errors import MeteringError
 from dashboard.access import Page, PageRequest, member_page
+from tenants.form_tokens import is_of_other_tenant
 
 # Which page a form was on, so that the person comes back to it.
 BACK: Final = "back"
+OTHER_TENANT: Final = (
+    "This button was shown for another tenant; you are in “{}” now. Nothing was changed."
+)
 
 
 def button_of(page: str, *, may: Callable[[PageRequest], bool]) -> Callable[..., Page]:
     """What a button posts to. The view acts, and answers what to tell the person.
 
     Leads back to where the button was, else to `page`; so does a GET, which is what signing in
-    again makes of a POST.
+    again makes of a POST. A button that was shown for another of the person's tenants does nothing.
     """
 
     def decorate(view: Callable[..., str]) -> Page:
@@ -31,6 +35,9 @@ def button_of(page: str, *, may: Callable[[PageRequest], bool]) -> Callable[...,
             if request.method == "POST":
                 if not may(request):
                     raise PermissionDenied
+                if is_of_other_tenant(request, request.tenant):
+                    messages.error(request, OTHER_TENANT.format(request.tenant))
+                    return HttpResponseRedirect(reverse(f"dashboard:{page}"))
                 try:
                     messages.success(request, view(request, *args, **kwargs))
                 except MeteringError as error:

@@ -228,7 +228,7 @@ def line(
     return _points(amounts, places, unit) | {
         "type": "scatter",
         "mode": "lines",
-        "name": name,
+        "name": escaped(name),
         "meta": {"isValue": True, "name": name},
         "line": {"color": color, "width": 1.5 if dash == "dot" else 2, "dash": dash},
     }

@@ -8,9 +8,11 @@ from django.utils import timezone
 
 from dashboard.access import PageRequest, may_grant, may_halt, may_manage
 from dashboard.filter_bar import SPLITS, Choice, FilterBar, choices, read_filter_bar
-from dashboard.navigation import links_of
+from dashboard.navigation import Reader, links_of
 from metering.calls.seals import read_sealed
 from metering.core.dimensions import MATCHABLE
+from tenants.admin_site import actor_of
+from tenants.form_tokens import new_form_token
 from tenants.members import visible_teams
 from tenants.models import Team
 
@@ -37,7 +39,7 @@ def filter_bar_of(request: PageRequest) -> FilterBar:
 
 def frame(request: PageRequest, bar: FilterBar, *, page: str) -> dict[str, Any]:
     """Values of the base template. `page` is the name of the page's URL (`navigation.py`)."""
-    sidebar, tabs = links_of(request.tenant.id, bar, page)
+    sidebar, tabs = links_of(Reader(request.tenant.id, bar.teams, actor_of(request)), bar, page)
     return {
         "page": page,
         "bar": bar,
@@ -64,6 +66,7 @@ def frame(request: PageRequest, bar: FilterBar, *, page: str) -> dict[str, Any]:
             one.tenant for one in request.memberships if one.tenant_id != request.tenant.id
         ],
         "here": request.get_full_path(),
+        "button_token": new_form_token(request.tenant),
     }
 
 

@@ -13,16 +13,19 @@ from django.utils import timezone
 from alerts.incident_lists import deliveries_visible_to, needing_attention, visible_to
 from alerts.models import Delivery, DeliveryState, Incident
 from dashboard.budgets.visible import budgets_of_teams
+from dashboard.enforcement.concerned import count_halts
 from dashboard.filter_bar import FilterBar
-from metering.models import Halt
 from metering.reporting.budget_windows import open_requests
 
 
 class Reader(NamedTuple):
-    """Whom pages are for: a tenant's person who may see these teams alone (None: all of it)."""
+    """Whom pages are for: a tenant's person who may see these teams alone (None: all of it), and
+    what the audit log calls them.
+    """
 
     tenant_id: int
     teams: tuple[str, ...] | None
+    actor: str
 
 
 Count = Callable[[Reader], int]
@@ -80,7 +83,7 @@ def pending_requests(reader: Reader) -> int:
 
 
 def halts_in_force(reader: Reader) -> int:
-    return Halt.objects.filter(tenant_id=reader.tenant_id, lifted_at=None).count()
+    return count_halts(reader.tenant_id, reader.teams, actor=reader.actor)
 
 
 def failed_deliveries(reader: Reader) -> int:
@@ -155,7 +158,7 @@ NAVIGATION: Final = (
 )
 
 
-def links_of(tenant_id: int, bar: FilterBar, page: str) -> tuple[list[Link], list[Link]]:
+def links_of(reader: Reader, bar: FilterBar, page: str) -> tuple[list[Link], list[Link]]:
     """The sidebar, and the tabs of the entry that `page` belongs to; none where it has but one, and
     none on a page that belongs to no entry: the person's account.
     """
@@ -164,7 +167,6 @@ def links_of(tenant_id: int, bar: FilterBar, page: str) -> tuple[list[Link], lis
     here = next((entry for entry in entries if page in [tab.name for tab in entry.tabs]), None)
     shown = here.tabs if here is not None and len(here.tabs) > 1 else ()
     wanted = {*shown, *(tab for entry in entries for tab in _badges(entry))}
-    reader = Reader(tenant_id, bar.teams)
     counts = {tab.name: tab.counts(reader) for tab in wanted if tab.counts}
     sidebar = [
         Link(

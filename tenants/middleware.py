@@ -17,6 +17,8 @@ ACCOUNT_PAGES = ("/login", "/password", "/invitations/")
 # Health and metrics must answer while the database does not; these pages belong to no tenant.
 OUTSIDE_TENANTS = (
     *("/healthz", "/readyz", "/metrics", "/static/", "/v1/schema", "/v1/docs"),
+    # Which tenant's secret signed it is for its view to find.
+    "/webhooks/",
     *ACCOUNT_PAGES,
 )
 

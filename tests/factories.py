@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
+from typing import Any
 
 import msgspec
 
@@ -80,7 +81,7 @@ def make_budget(
     *,
     levels: Sequence[tuple[int, str]] = ((100, "block"),),
     cost_usd: int | None = 100,
-    **fields: object,
+    **fields: Any,
 ) -> Budget:
     """A budget of 100 USD a month for everything, unless told otherwise."""
     fields = {"name": f"budget-{next(_numbers)}", "period": "month", **fields}

@@ -57,6 +57,9 @@ for _name in (
     "RETENTION_HISTORY_DAYS",
     "MAIL_URL",
     "CHANNEL_NETWORKS",
+    "STRIPE_API_KEY",
+    "STRIPE_WEBHOOK_SECRET",
+    "STRIPE_API_BASE",
     "TRUSTED_PROXIES",
 ):
     os.environ.pop(_name, None)

@@ -27,6 +27,7 @@ class IncidentKind(models.TextChoices):
     RULE = "rule"
     LOOP = "loop"
     BREAKER = "breaker"
+    RECONCILIATION = "reconciliation"
 
 
 class EntryKind(models.TextChoices):
@@ -60,7 +61,7 @@ class Incident(models.Model):
     """
 
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE)
-    kind = models.CharField(max_length=10, choices=IncidentKind.choices)
+    kind = models.CharField(max_length=20, choices=IncidentKind.choices)
     # Names what it is about, the same at every observation: "anomaly:12", "loop:session-7".
     cause = models.CharField(max_length=700)
     severity = models.CharField(max_length=10, choices=Severity.choices)

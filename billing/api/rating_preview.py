@@ -17,14 +17,17 @@ from billing.charge_models import Stretch
 from billing.currencies import amount_of, digits_of
 from billing.periods import Part, Period, Schedule
 from billing.preview import rate_given
+from billing.rate_words import decimal_text
 from billing.rating import LineKind, RatedLine
 from billing.terms import Metric, UsageCharge, Version
-from billing.totals import Totals, decimal_text, settle_totals, to_minor
+from billing.totals import Totals, settle_totals, to_minor
 from common.api.fields import problem_at, read_body
 from common.api.structs import Answer, UtcTimestamp, about, one_of
 from common.json_bodies import JsonObject
 from tenants.api.views import ApiView, tenant_of
 from tenants.roles import Scope
+
+DECIMALS: Final = 12
 
 
 class StretchAnswer(Answer):
@@ -196,9 +199,9 @@ def _line_answers(
         yield RatedLineAnswer(
             name=line.name,
             kind=line.kind.value,
-            quantity=decimal_text(line.quantity),
+            quantity=decimal_text(line.quantity, DECIMALS),
             amount=amount_of(amount, currency),
-            exact_amount=decimal_text(line.amount),
+            exact_amount=decimal_text(line.amount, DECIMALS),
             starts_at=line.starts_at,
             ends_at=line.ends_at,
             is_trial=line.is_trial,
@@ -213,7 +216,7 @@ def _stretch_answer(stretch: Stretch) -> StretchAnswer:
         unit=stretch.unit,
         per=stretch.per,
         **{
-            name: decimal_text(getattr(stretch, name))
+            name: decimal_text(getattr(stretch, name), DECIMALS)
             for name in ("quantity", "rate", "flat_amount", "amount")
         },
     )
@@ -223,7 +226,7 @@ def _tax_answers(totals: Totals, currency: str) -> list[TaxAnswer]:
     return [
         TaxAnswer(
             name=tax.name,
-            percent=decimal_text(Fraction(tax.percent)),
+            percent=decimal_text(Fraction(tax.percent), DECIMALS),
             amount=amount_of(tax.amount, currency),
         )
         for tax in totals.taxes

@@ -16,15 +16,15 @@ from rest_framework.response import Response
 
 from billing.api.customers import find_customer
 from billing.currencies import amount_of
-from billing.drafts import open_drafts
 from billing.models import LineKind, Statement, StatementState
-from billing.statement_views import LineView, StatementView, csv_rows, views_of
+from billing.statement_files import file_response
+from billing.statement_periods import open_drafts
+from billing.statement_views import LineView, StatementView, views_of
 from billing.statements import finalize, find_statement, void
 from common.api.fields import Count, StrictSerializer, read_body
 from common.api.pagination import PAGE_PARAMETERS
 from common.api.parameters import InvalidParameter
 from common.api.structs import Answer, UtcTimestamp, about, one_of
-from common.csv_downloads import csv_response
 from tenants.api.resources import Resource
 from tenants.api.views import actor_of, holder_of
 from tenants.roles import Scope
@@ -178,12 +178,19 @@ class Statements(Resource[Statement]):
 
     @extend_schema(
         summary="Show a statement as CSV",
+        description="The file of a final statement never changes.",
         responses={(200, "text/csv"): OpenApiTypes.STR},
     )
     def csv(self, request: Request, statement_id: int) -> HttpResponse:
-        view = views_of([self.row()])[0]
-        name = view.statement.number or f"draft-{view.statement.id}"
-        return csv_response(csv_rows(view), name=f"statement-{name}.csv")
+        return file_response(self.row(), "csv")
+
+    @extend_schema(
+        summary="Show a statement as a page that prints on A4",
+        description="The file of a final statement never changes.",
+        responses={(200, "text/html"): OpenApiTypes.STR},
+    )
+    def html(self, request: Request, statement_id: int) -> HttpResponse:
+        return file_response(self.row(), "html")
 
 
 def _shown(tenant_id: int, statement_id: int) -> object:

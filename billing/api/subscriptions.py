@@ -1,6 +1,7 @@
 """`/v1/subscriptions`: which customer is on which plan."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import TypeVar
 
 from django.db.models import QuerySet
 from drf_spectacular.utils import (
@@ -14,12 +15,14 @@ from rest_framework import serializers
 from billing.api.customers import find_customer
 from billing.models import Customer, Plan, Subscription
 from billing.subscriptions import SUBSCRIPTIONS
-from common.api.fields import Spoken, StrictSerializer, Timestamp, Value
+from common.api.fields import Spoken, StrictSerializer, Timestamp, Value, problem_at
 from common.api.pagination import PAGE_PARAMETERS
 from common.errors import NotFound
 from common.json_bodies import JsonObject
 from tenants.api.resources import Resource
 from tenants.roles import Scope
+
+Row = TypeVar("Row")
 
 
 class CustomerKey(Value):
@@ -100,11 +103,19 @@ class Subscriptions(Resource[Subscription]):
         return rows if key is None else rows.filter(customer__key=key)
 
     def create_row(self, fields: JsonObject) -> Subscription:
-        named: dict[str, Any] = {
-            "customer": find_customer(self.tenant.id, fields["customer"]),
-            "plan": find_plan(self.tenant.id, fields["plan"]),
+        named = {
+            name: find_named(name, find, self.tenant.id, fields[name])
+            for name, find in (("customer", find_customer), ("plan", find_plan))
         }
         return super().create_row({**fields, **named})
+
+
+def find_named(member: str, find: Callable[[int, str], Row], tenant_id: int, text: str) -> Row:
+    """Return what a member of a body names. Raises ValidationError at the member."""
+    try:
+        return find(tenant_id, text)
+    except NotFound as error:
+        raise problem_at(member, error.detail, "unknown") from error
 
 
 def find_plan(tenant_id: int, text: str) -> Plan:

@@ -11,6 +11,8 @@ NEVER_CHANGES = """
         FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
     CREATE TRIGGER statement_line_append_only BEFORE UPDATE OR DELETE ON statement_line
         FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+    CREATE TRIGGER statement_file_append_only BEFORE UPDATE OR DELETE ON statement_file
+        FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
     CREATE FUNCTION refuse_statement_change() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
         IF TG_OP = 'DELETE' AND current_setting('spendgate.retention', true) = 'on' THEN
@@ -29,6 +31,7 @@ NEVER_CHANGES = """
 MAY_CHANGE = """
     DROP TRIGGER statement_final ON statement;
     DROP FUNCTION refuse_statement_change();
+    DROP TRIGGER statement_file_append_only ON statement_file;
     DROP TRIGGER statement_line_append_only ON statement_line;
     DROP TRIGGER plan_version_append_only ON plan_version;
 """
@@ -47,6 +50,7 @@ class Migration(migrations.Migration):
             "plan_version",
             "subscription",
             "statement",
+            "statement_file",
             "statement_line",
         ),
         migrations.RunSQL(NEVER_CHANGES, MAY_CHANGE),

@@ -162,3 +162,22 @@ class StatementLine(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class StatementFile(models.Model):
+    """A file of a statement that is not a draft, as it was first made. Never changed."""
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE)
+    statement = models.ForeignKey(Statement, on_delete=models.CASCADE, related_name="files")
+    kind = models.CharField(max_length=4)
+    content = models.BinaryField()
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        db_table = "statement_file"
+        constraints = [
+            models.UniqueConstraint(fields=["statement", "kind"], name="statement_file_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.statement_id}.{self.kind}"

@@ -28,6 +28,7 @@ from dashboard.budgets.listing import day_words
 from dashboard.budgets.visible import TEAM, find_budget, teams_of, values_shown
 from dashboard.budgets.words import MODE_BADGES, rule_words
 from dashboard.buttons import button_of
+from dashboard.enforcement.concerned import told_of
 from dashboard.enforcement.raises import LimitIncreaseLine
 from dashboard.filter_bar import Choice, FilterBar
 from dashboard.findings import shortened
@@ -308,7 +309,12 @@ def _with_obstacles(
         return []
     obstacles = read_obstacles(request.tenant.id, now=lines[0].now)
     return [
-        replace(line, obstacles=tuple(obstacles.of(line.row.budget_id, line.row.group_key)))
+        replace(
+            line,
+            obstacles=told_of(
+                obstacles.of(line.row.budget_id, line.row.group_key), teams_of(request)
+            ),
+        )
         for line in lines
     ]
 

@@ -1,6 +1,6 @@
 """Halts: what is stopped, by whom and why; stopping an agent, and letting it go on."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -18,8 +18,17 @@ from django.views.decorators.http import require_safe
 from common.errors import InvalidRequest, LimitReached
 from common.values import normal_value
 from dashboard.access import PageRequest, may_halt, may_manage, member_page
-from dashboard.budgets.visible import TEAM, is_visible, teams_of
+from dashboard.budgets.visible import TEAM, teams_of
 from dashboard.buttons import button_of
+from dashboard.enforcement.concerned import (
+    HALTS_MAX,
+    Concerned,
+    count_halts,
+    is_by,
+    of_halts,
+    read_concerned,
+    reason_words,
+)
 from dashboard.enforcement.matches import calls_of, pairs_of
 from dashboard.findings import halts_headline
 from dashboard.frame import filter_bar_of, frame
@@ -54,18 +63,23 @@ class HaltLine:
 
     row: Halt
     breaker: Breaker | None
-    # Whom the page is for: the teams whose money they may see, None for all.
-    teams: tuple[str, ...] | None
+    # Whom the page is for, and whether they halted it themselves.
+    concerned: Concerned
+    is_own: bool = False
 
     @property
     def reason(self) -> str:
-        """Why, in words. What a rule wrote names money, which other teams' members may not read."""
-        is_told = self.row.kind == HaltKind.MANUAL or is_visible(self.row.match, (), self.teams)
-        return self.row.reason if is_told else "Its rule counts more than your teams' calls."
+        """Why, in words."""
+        return reason_words(
+            self.row.match,
+            self.row.reason,
+            self.concerned.teams,
+            is_manual=self.row.kind == HaltKind.MANUAL,
+        )
 
     @property
     def pairs(self) -> list[tuple[str, list[str]]]:
-        return pairs_of(self.row.match)
+        return pairs_of(self.row.match if self.is_own else self.concerned.shown(self.row.match))
 
     @property
     def calls(self) -> str:
@@ -86,18 +100,29 @@ class OpenBreaker:
 
     breaker: Breaker
     group: OpenGroup
+    # Whom the page is for.
+    teams: tuple[str, ...] | None = None
 
     @property
     def rule(self) -> BreakerRule:
         return BreakerRule.of(self.breaker)
 
     @property
+    def match(self) -> Mapping[str, Any]:
+        return match_of(self.rule.grouping, self.group.group_key)
+
+    @property
     def pairs(self) -> list[tuple[str, list[str]]]:
-        return pairs_of(match_of(self.rule.grouping, self.group.group_key))
+        return pairs_of(self.match)
 
     @property
     def calls(self) -> str:
-        return calls_of(match_of(self.rule.grouping, self.group.group_key))
+        return calls_of(self.match)
+
+    @property
+    def why(self) -> str:
+        """Why it opened, in words."""
+        return reason_words(self.match, self.group.why, self.teams, is_manual=False)
 
     @property
     def closes_from(self) -> datetime | None:
@@ -145,47 +170,67 @@ def chosen_match(data: QueryDict) -> dict[str, Any] | None:
 def page(request: PageRequest) -> HttpResponse:
     """What is stopped now, breakers that are open, and what was stopped before."""
     bar = filter_bar_of(request)
+    teams = teams_of(request)
+    breakers = Breaker.objects.filter(tenant=request.tenant).in_bulk()
     halts = Halt.objects.filter(tenant=request.tenant)
-    in_force = halts.filter(lifted_at=None).order_by("-since", "-id")
+    most = IN_FORCE_MAX if teams is None else HALTS_MAX
+    newest = list(halts.filter(lifted_at=None).order_by("-since", "-id")[:most])
+    in_force = _lines(request, newest, breakers, teams)
     before = number_of(request.GET.get("before", ""))
     past = halts.filter(lifted_at__isnull=False).order_by("-version")
-    older = list((past.filter(version__lt=before) if before else past)[: PAST_PER_PAGE + 1])
-    breakers = Breaker.objects.filter(tenant=request.tenant).in_bulk()
-    teams = teams_of(request)
+    read = list((past.filter(version__lt=before) if before else past)[: PAST_PER_PAGE + 1])
     context = frame(request, bar, page="halts")
     context |= {
-        "headline": halts_headline(in_force.count()),
-        "in_force": _lines(in_force[:IN_FORCE_MAX], breakers, teams),
+        "headline": halts_headline(
+            len(in_force) if teams else count_halts(request.tenant.id, None, actor="")
+        ),
+        "in_force": in_force[:IN_FORCE_MAX],
         "in_force_max": IN_FORCE_MAX,
-        "open_breakers": read_open_breakers(request.tenant.id, breakers, bar.now),
-        "past": _lines(older[:PAST_PER_PAGE], breakers, teams),
-        "older": older[PAST_PER_PAGE - 1].version if len(older) > PAST_PER_PAGE else None,
+        "open_breakers": read_open_breakers(request.tenant.id, breakers, bar.now, teams),
+        "past": _lines(request, read[:PAST_PER_PAGE], breakers, teams),
+        "older": read[PAST_PER_PAGE - 1].version if len(read) > PAST_PER_PAGE else None,
         "is_first_page": before is None,
         "dimensions": KNOWN_BEFORE_CALL,
         "agents": _recent_agents(request.tenant.id, bar.now, teams) if may_halt(request) else [],
-        "top_agents": _top_agents(request.tenant.id, in_force[:IN_FORCE_MAX], bar.now, teams),
+        "top_agents": _top_agents(
+            request.tenant.id, [line.row for line in in_force], bar.now, teams
+        ),
         "value_characters_max": VALUE_CHARACTERS_MAX,
     }
     return render(request, "dashboard/enforcement/halts.html", context)
 
 
 def _lines(
-    rows: Iterable[Halt], breakers: Mapping[int, Breaker], teams: tuple[str, ...] | None
+    request: PageRequest,
+    rows: Sequence[Halt],
+    breakers: Mapping[int, Breaker],
+    teams: tuple[str, ...] | None,
 ) -> list[HaltLine]:
-    return [HaltLine(row, breakers.get(row.breaker_id or 0), teams) for row in rows]
+    """The halts that concern the person, with their breakers."""
+    actor = actor_of(request)
+    found, concerned = of_halts(request.tenant.id, teams, rows, actor=actor)
+    return [
+        HaltLine(row, breakers.get(row.breaker_id or 0), concerned, is_by(row, actor))
+        for row in found
+    ]
 
 
 def read_open_breakers(
-    tenant_id: int, breakers: Mapping[int, Breaker], now: datetime
+    tenant_id: int,
+    breakers: Mapping[int, Breaker],
+    now: datetime,
+    teams: tuple[str, ...] | None,
 ) -> list[OpenBreaker]:
-    """The groups for which these breakers are open."""
+    """The groups for which these breakers are open, of those that concern the teams."""
     with connection.cursor() as cursor:
         found = open_groups(cursor, tenant_id, breakers, now=now)
-    return [
-        OpenBreaker(breakers[breaker_id], group)
+    lines = [
+        OpenBreaker(breakers[breaker_id], group, teams)
         for breaker_id, groups in found.items()
         for group in groups
     ]
+    concerned = read_concerned(tenant_id, teams, [line.match for line in lines], since=now)
+    return [line for line in lines if concerned.has(line.match)]
 
 
 @dataclass(frozen=True)
@@ -246,15 +291,15 @@ def confirm(request: PageRequest) -> HttpResponse:
     if match is None:
         messages.error(request, "Name what to halt: an agent, for example. Nothing was halted.")
         return HttpResponseRedirect(reverse("dashboard:halts"))
-    bar = filter_bar_of(request)
+    bar, teams = filter_bar_of(request), teams_of(request)
     context = frame(request, bar, page="halts")
     context |= {
         "chosen": [f"{name}={value}" for name, values in pairs_of(match) for value in values],
         "calls": calls_of(match),
         "may_halt_this": may_manage(request) or not is_wide(match),
-        "usage": _recent_usage(request.tenant.id, match, bar.now, teams_of(request)),
-        "in_flight": _in_flight(request.tenant.id, match),
-        "standing": Halt.objects.filter(tenant=request.tenant, lifted_at=None, match=match).first(),
+        "usage": _recent_usage(request.tenant.id, match, bar.now, teams),
+        "in_flight": _in_flight(request.tenant.id, match, teams),
+        "standing": _standing(request, match, teams),
         "dimensions": KNOWN_BEFORE_CALL,
         "value_characters_max": VALUE_CHARACTERS_MAX,
         "reason_characters_max": REASON_CHARACTERS_MAX,
@@ -284,9 +329,19 @@ def _recent_usage(
     )
 
 
-def _in_flight(tenant_id: int, match: Mapping[str, Any]) -> int:
+def _standing(
+    request: PageRequest, match: Mapping[str, Any], teams: tuple[str, ...] | None
+) -> HaltLine | None:
+    """The halt that stops these calls already; of a team's member, one that concerns the team."""
+    rows = Halt.objects.filter(tenant=request.tenant, lifted_at=None, match=match)
+    return next(iter(_lines(request, list(rows[:1]), {}, teams)), None)
+
+
+def _in_flight(tenant_id: int, match: Mapping[str, Any], teams: tuple[str, ...] | None) -> int:
     """Count the calls that hold a reservation: these go on."""
     reservations = Reservation.objects.filter(tenant_id=tenant_id, state=ReservationState.OPEN)
+    if teams is not None:
+        reservations = reservations.filter(dimensions__team__in=teams)
     for name, value in match.items():
         values = wanted_values(value)
         has_one = Q(**{f"dimensions__{name}__in": sorted(values - {""})})

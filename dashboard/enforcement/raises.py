@@ -19,6 +19,7 @@ from dashboard.amounts import listed
 from dashboard.budgets.bars import Bar, bar_of
 from dashboard.budgets.visible import budgets_of_teams, teams_of
 from dashboard.buttons import button_of
+from dashboard.enforcement.concerned import told_of
 from dashboard.findings import requests_headline, shortened
 from dashboard.frame import filter_bar_of, frame
 from dashboard.paging import number_of
@@ -152,8 +153,8 @@ def page(request: PageRequest) -> HttpResponse:
     context = frame(request, bar, page="requests")
     context |= {
         "headline": requests_headline(waiting.count()),
-        "waiting": _with_windows(request.tenant.id, waiting[:SHOWN_MAX], bar.now),
-        "in_force": _with_obstacles(request.tenant.id, in_force[:SHOWN_MAX], bar.now),
+        "waiting": _with_windows(request.tenant.id, waiting[:SHOWN_MAX], bar.now, teams),
+        "in_force": _with_obstacles(request.tenant.id, in_force[:SHOWN_MAX], bar.now, teams),
         "past": [LimitIncreaseLine(row, bar.now) for row in older[:PAST_PER_PAGE]],
         "older": older[PAST_PER_PAGE - 1].id if len(older) > PAST_PER_PAGE else None,
         "is_first_page": before is None,
@@ -165,7 +166,7 @@ def page(request: PageRequest) -> HttpResponse:
 
 
 def _with_windows(
-    tenant_id: int, rows: QuerySet[LimitIncrease], now: datetime
+    tenant_id: int, rows: QuerySet[LimitIncrease], now: datetime, teams: tuple[str, ...] | None
 ) -> list[LimitIncreaseLine]:
     """Raises with the window of their group, so that people see what they decide about."""
     groups = {row: _group(row) for row in rows}
@@ -178,21 +179,23 @@ def _with_windows(
             row,
             now,
             windows.get(group),
-            tuple(obstacles.of(row.budget_id, row.group_key)) if obstacles else (),
+            told_of(obstacles.of(row.budget_id, row.group_key), teams) if obstacles else (),
         )
         for row, group in groups.items()
     ]
 
 
 def _with_obstacles(
-    tenant_id: int, rows: QuerySet[LimitIncrease], now: datetime
+    tenant_id: int, rows: QuerySet[LimitIncrease], now: datetime, teams: tuple[str, ...] | None
 ) -> list[LimitIncreaseLine]:
     """Raises in force with what stops their calls all the same."""
     if not rows:
         return []
     obstacles = read_obstacles(tenant_id, now=now)
     return [
-        LimitIncreaseLine(row, now, obstacles=tuple(obstacles.of(row.budget_id, row.group_key)))
+        LimitIncreaseLine(
+            row, now, obstacles=told_of(obstacles.of(row.budget_id, row.group_key), teams)
+        )
         for row in rows
     ]
 

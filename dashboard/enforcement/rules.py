@@ -1,8 +1,8 @@
 """Breakers and rate limits: what they do, where they are open, how full they are."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from django.http import HttpResponse
 from django.shortcuts import render
@@ -12,7 +12,9 @@ from common.money import usd_words
 from dashboard.access import PageRequest, cached_page
 from dashboard.amounts import listed
 from dashboard.budgets.history import group_words
+from dashboard.budgets.visible import is_visible, teams_of
 from dashboard.budgets.words import match_words
+from dashboard.enforcement.concerned import read_concerned
 from dashboard.enforcement.halts import OpenBreaker, read_open_breakers
 from dashboard.frame import filter_bar_of, frame
 from metering.limits.rate_limits import RateRule
@@ -20,6 +22,8 @@ from metering.models import Breaker, BreakerClose, Mode, RateLimit
 from metering.reporting.rate_fill import RateFill, read_rate_fills
 
 SHOWN_MAX: Final = 500
+
+Rule = TypeVar("Rule", Breaker, RateLimit)
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,8 @@ class RateLine:
 
     row: RateLimit
     fill: RateFill | None
+    # Whether what others asked for is in its counts, which the person may not see.
+    is_shared: bool = False
 
     @property
     def rates(self) -> str:
@@ -101,13 +107,19 @@ def scope_of(match: Mapping[str, object], per: Sequence[str]) -> str:
 @cached_page
 def page(request: PageRequest) -> HttpResponse:
     """Every breaker, where it is open, and every rate limit with its fullest group."""
-    bar = filter_bar_of(request)
+    bar, teams = filter_bar_of(request), teams_of(request)
     tenant_id = request.tenant.id
     breakers = Breaker.objects.filter(tenant_id=tenant_id).order_by("name", "id")[:SHOWN_MAX]
-    by_id = {row.id: row for row in breakers}
-    opened = read_open_breakers(tenant_id, by_id, bar.now)
-    limits = list(RateLimit.objects.filter(tenant_id=tenant_id).order_by("name", "id")[:SHOWN_MAX])
-    fills = read_rate_fills(tenant_id, map(RateRule.of, limits), now=bar.now)
+    by_id = {row.id: row for row in _concerning(tenant_id, teams, breakers)}
+    opened = read_open_breakers(tenant_id, by_id, bar.now, teams)
+    stored = RateLimit.objects.filter(tenant_id=tenant_id).order_by("name", "id")[:SHOWN_MAX]
+    limits = _concerning(tenant_id, teams, stored)
+    fills = read_rate_fills(
+        tenant_id,
+        map(RateRule.of, limits),
+        now=bar.now,
+        may_see=lambda match: is_visible(match, (), teams),
+    )
     lines = [
         BreakerLine(row, [one for one in opened if one.breaker.id == row.id])
         for row in by_id.values()
@@ -117,9 +129,19 @@ def page(request: PageRequest) -> HttpResponse:
         "headline": headline_of(breakers=len(lines), opened=len(opened), limits=len(limits)),
         "breakers": lines,
         "opened": opened,
-        "limits": [RateLine(row, fills.get(row.id)) for row in limits],
+        "limits": [
+            RateLine(row, fills.get(row.id), not is_visible(row.match, row.per, teams))
+            for row in limits
+        ],
     }
     return render(request, "dashboard/enforcement/rules.html", context)
+
+
+def _concerning(tenant_id: int, teams: tuple[str, ...] | None, rows: Iterable[Rule]) -> list[Rule]:
+    """The rules that may act on calls of the teams."""
+    rules = list(rows)
+    concerned = read_concerned(tenant_id, teams, [row.match for row in rules])
+    return [row for row in rules if concerned.has(row.match)]
 
 
 def headline_of(*, breakers: int, opened: int, limits: int) -> str:

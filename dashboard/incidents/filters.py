@@ -23,6 +23,7 @@ KINDS: Final = {
     IncidentKind.RULE.value: "Rule",
     IncidentKind.LOOP.value: "Loop",
     IncidentKind.BREAKER.value: "Breaker",
+    IncidentKind.RECONCILIATION.value: "Reconciliation",
 }
 # The worst first.
 SEVERITIES: Final = {

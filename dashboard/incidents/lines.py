@@ -16,6 +16,7 @@ MORNING: Final = time(8)
 EXCESS_WORDS: Final = {
     IncidentKind.CROSSING.value: "over the limit",
     IncidentKind.LOOP.value: "wasted",
+    IncidentKind.RECONCILIATION.value: "more than expected",
 }
 SNOOZES: Final = {"hour": "1 hour", "tomorrow": "Until tomorrow, 8:00", "week": "1 week"}
 

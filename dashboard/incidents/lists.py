@@ -58,6 +58,10 @@ WATCHED: Final = (
         "a session repeats the same calls, or continues without progress",
     ),
     (KINDS[IncidentKind.BREAKER], "a breaker opens and halts an agent"),
+    (
+        KINDS[IncidentKind.RECONCILIATION],
+        "a provider's bill, a final statement or an invoice differs from usage",
+    ),
 )
 
 

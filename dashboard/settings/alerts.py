@@ -23,7 +23,9 @@ from alerts.settings import (
     settings_of,
 )
 from dashboard.access import PageRequest, may_manage
+from dashboard.budgets.visible import teams_of
 from dashboard.buttons import button_of
+from dashboard.enforcement.concerned import read_concerned
 from dashboard.forms import (
     clock_field,
     form_page,
@@ -206,14 +208,16 @@ def page(request: PageRequest) -> HttpResponse:
         messages.success(request, "The alert settings were changed.")
         return HttpResponseRedirect(reverse("dashboard:alerts"))
     now = timezone.now()
-    windows = MaintenanceWindow.objects.filter(tenant=request.tenant, ends_at__gt=now)
+    stored = MaintenanceWindow.objects.filter(tenant=request.tenant, ends_at__gt=now)
+    windows = list(stored.order_by("starts_at")[:WINDOWS_MAX])
+    concerned = read_concerned(request.tenant.id, teams_of(request), [row.match for row in windows])
     context = frame(request, filter_bar_of(request), page="alerts") | {
         "headline": headline_of(form),
         "sub": f"Times are in {request.tenant.timezone}.",
         "form": form,
         "is_locked": is_locked,
         "contacts": read_contacts(request.tenant.id),
-        "windows": [WindowLine(row, now) for row in windows.order_by("starts_at")[:WINDOWS_MAX]],
+        "windows": [WindowLine(row, now) for row in windows if concerned.has(row.match)],
         **form_token(request),
     }
     return render(request, "dashboard/settings/alerts.html", context)

@@ -64,7 +64,6 @@ OF_NO_TEAM: Final = frozenset(
         "apikey",
         "channel",
         "invitation",
-        "maintenancewindow",
         "membership",
         "team",
         "tenant",

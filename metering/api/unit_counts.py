@@ -1,54 +1,22 @@
 """`/v1/unit-counts`: numbers of finished work to divide costs by."""
 
 from datetime import date
-from typing import Annotated, Any, Final
+from typing import Annotated
 
 from django.db.models import QuerySet
-from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
-from rest_framework import serializers
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from common.api.fields import Count, Spoken, StrictSerializer, Value, read_body
+from common.api.days import DAY_PARAMETERS, Day, read_day
+from common.api.fields import Count, StrictSerializer, Value, read_body
 from common.api.pagination import PAGE_PARAMETERS, page_of, paginate
-from common.api.parameters import InvalidParameter
 from common.api.structs import Answer, UtcTimestamp, about
 from metering.models import UnitCount
 from metering.usage.unit_counts import report_unit_count
 from tenants.api.idempotency import idempotent
 from tenants.api.views import ApiView, tenant_of
 from tenants.roles import Scope
-
-DAY_SCHEMA: Final = {"type": "string", "format": "date", "example": "2026-11-21"}
-FIRST_DAY: Final = date(2000, 1, 1)
-LAST_DAY: Final = date(2099, 12, 31)
-
-
-@extend_schema_field(DAY_SCHEMA)
-class Day(Spoken):
-    """A calendar day, without a time."""
-
-    example = "2026-11-21"
-
-    def to_internal_value(self, data: object) -> date:
-        day = read_day(data)
-        if day is None:
-            raise serializers.ValidationError("must be a day from 2000 to 2099, as in 2026-11-21")
-        return day
-
-    def to_representation(self, value: date) -> str:
-        return value.isoformat()
-
-
-def read_day(data: object) -> date | None:
-    """Return a day written as 2026-11-21; None for anything else."""
-    if not isinstance(data, str) or len(data) != len("2026-11-21"):
-        return None
-    try:
-        day = date.fromisoformat(data)
-    except ValueError:
-        return None
-    return day if FIRST_DAY <= day <= LAST_DAY else None
 
 
 class UnitCountBody(StrictSerializer):
@@ -76,8 +44,7 @@ class UnitCountsView(ApiView):
         "GET": (
             *PAGE_PARAMETERS,
             OpenApiParameter("name", str),
-            OpenApiParameter("from", DAY_SCHEMA, description="The first day."),
-            OpenApiParameter("to", DAY_SCHEMA, description="The last day."),
+            *DAY_PARAMETERS,
         )
     }
 
@@ -112,14 +79,10 @@ class UnitCountsView(ApiView):
 
 def _asked_for(request: Request) -> QuerySet[UnitCount]:
     rows = UnitCount.objects.filter(tenant=tenant_of(request))
-    query: Any = request.query_params
-    if "name" in query:
-        rows = rows.filter(name=query["name"])
-    for parameter, condition in (("from", "day__gte"), ("to", "day__lte")):
-        if parameter in query:
-            day = read_day(query[parameter])
-            if day is None:
-                detail = "must be a day from 2000 to 2099, as in 2026-11-21"
-                raise InvalidParameter.of(parameter, "invalid_day", detail)
-            rows = rows.filter(**{condition: day})
+    if (name := request.query_params.get("name")) is not None:
+        rows = rows.filter(name=name)
+    if (first := read_day(request, "from")) is not None:
+        rows = rows.filter(day__gte=first)
+    if (last := read_day(request, "to")) is not None:
+        rows = rows.filter(day__lte=last)
     return rows

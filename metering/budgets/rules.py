@@ -88,6 +88,7 @@ class BudgetRule:
         self.name = budget.name
         self.revision = budget.revision
         self.mode = budget.mode
+        self.is_managed = budget.managed_by != ""
         self.per = tuple(budget.per)
         self.match = dict(budget.match)
         self.limits = {

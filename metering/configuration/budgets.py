@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from django.db import transaction
 from django.utils import timezone
 
+from common.errors import Conflict
 from common.json_bodies import JsonObject
 from common.money import USD_NANOS_MAX
 from common.values import COUNT_MAX
@@ -156,10 +157,16 @@ def _problems_of_levels(levels: Sequence[LevelRule]) -> Iterator[Problem]:
 
 @transaction.atomic
 def create_budget(
-    *, tenant: Tenant, actor: str, levels: Sequence[LevelRule], **fields: Any
+    *,
+    tenant: Tenant,
+    actor: str,
+    levels: Sequence[LevelRule],
+    starts_at: datetime = EPOCH,
+    **fields: Any,
 ) -> Budget:
-    """Make a budget that counts what its current period spent already: immediately, or by a job if
-    that is a lot (`is_counting` until it is done). Raises ValidationError.
+    """Make a budget that counts what its current period spent already, but not before `starts_at`:
+    immediately, or by a job if that is a lot (`is_counting` until it is done). Raises
+    ValidationError.
 
     Invariant: no batch falls between the count and the budget. The configuration lock waits for
     every batch in flight and holds new ones back until this commits.
@@ -168,7 +175,7 @@ def create_budget(
     require_room(tenant.id, "budgets", Budget.objects.filter(tenant_id=tenant.id, archived_at=None))
     budget = Budget(tenant=tenant, counts_from=EPOCH, **fields)
     validate_budget(budget, levels)
-    budget.counts_from = first_counted(budget)
+    budget.counts_from = max(first_counted(budget), starts_at)
     budget.save()
     _write_levels(budget, levels)
     record_change(
@@ -189,13 +196,15 @@ def update_budget(
     actor: str,
     changes: Mapping[str, object],
     levels: Sequence[LevelRule] | None = None,
+    manager: str = "",
 ) -> Budget:
     """Change a budget. What changes its counting starts a new revision with windows of its own.
-    Raises ValidationError.
+    Raises ValidationError, and Conflict for a budget that is managed by someone else.
     """
     change_configuration(budget.tenant_id)
     with audited_change(budget, actor=actor, changes=changes, facts=budget_facts) as change:
         stored = change.row
+        _require_manager(stored, manager)
         validate_budget(stored, levels or ())
         is_new_revision = change.concerns(COUNTING_FIELDS)
         if is_new_revision:
@@ -247,14 +256,25 @@ def _change_of_levels(before: JsonObject, after: JsonObject) -> Change | None:
 
 
 @transaction.atomic
-def archive_budget(budget: Budget, *, actor: str) -> Budget:
-    """End a budget: nothing is counted in it any more; its windows and entries stay."""
+def archive_budget(budget: Budget, *, actor: str, manager: str = "") -> Budget:
+    """End a budget: nothing is counted in it any more; its windows and entries stay. Raises
+    Conflict for a budget that is managed by someone else.
+    """
     change_configuration(budget.tenant_id)
     with audited_change(budget, actor=actor, action="archive") as change:
+        _require_manager(change.row, manager)
         if change.row.archived_at is None:
             change.row.archived_at = timezone.now()
             lift_lockouts_of_budget(tenant_id=budget.tenant_id, budget_id=budget.id)
     return change.row
+
+
+def _require_manager(stored: Budget, manager: str) -> None:
+    if stored.managed_by != manager:
+        raise Conflict(
+            f"“{stored.name}” belongs to a {stored.managed_by or 'person'}: it changes and ends"
+            " there."
+        )
 
 
 def budget_facts(budget: Budget) -> JsonObject:

@@ -312,7 +312,9 @@ def stored_amounts(
     )
     with connection.cursor() as cursor:
         cursor.execute(query.as_string(cursor.cursor))
-        for cost, tokens, requests, tool_calls, at, *group in cursor:
+        for cost, tokens, requests, tool_calls, begin, *group in cursor:
+            # The first portion may begin before the budget counts; what is in it does not.
+            at = max(begin, rule.counts_from)
             yield at, tuple(group), Amounts(cost, tokens, requests, tool_calls)
 
 

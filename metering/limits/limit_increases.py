@@ -102,11 +102,14 @@ def ask_for_increase(*, budget: Budget, actor: str, ask: IncreaseAsk) -> LimitIn
     """Ask people for higher limits for a while. Moves nothing until one of them approves.
 
     A level that holds asks once: while its request is open, or stands refused, that one is
-    answered. Raises ValidationError, Conflict for an archived budget, and TooManyRequests.
+    answered. Raises ValidationError, Conflict for a budget that is archived or not a person's to
+    raise, and TooManyRequests.
     """
     validate_increase(budget, ask)
     if budget.archived_at is not None:
         raise Conflict("The budget is archived: it limits nothing.")
+    if budget.managed_by:
+        raise Conflict(f"The limit is that of a {budget.managed_by}: raise it there.")
     if ask.window_id is None:
         _require_readable_number(budget)
         waiting = LimitIncrease.objects.filter(

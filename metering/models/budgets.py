@@ -86,6 +86,8 @@ class Budget(models.Model):
     counts_from = models.DateTimeField(editable=False)
     # What was spent before the budget was made is still being added to its windows.
     is_counting = models.BooleanField(db_default=False, default=False, editable=False)
+    # Another app's, such as a customer's wallet: that app alone changes and archives it.
+    managed_by = models.CharField(max_length=20, db_default="", default="", editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
     archived_at = models.DateTimeField(null=True, blank=True, editable=False)
 

@@ -1,10 +1,12 @@
 """How much of its minute each rate limit has used, by its fullest group."""
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
+from metering.limits.halts import match_of_group
 from metering.limits.rate_counters import MEASURES, SLOTS, SlidingMinute
 from metering.limits.rate_limits import RateRule
 from metering.models import RateCounter
@@ -21,9 +23,15 @@ class RateFill(NamedTuple):
 
 
 def read_rate_fills(
-    tenant_id: int, rules: Iterable[RateRule], *, now: datetime
+    tenant_id: int,
+    rules: Iterable[RateRule],
+    *,
+    now: datetime,
+    may_see: Callable[[Mapping[str, Any]], bool] = lambda match: True,
 ) -> Mapping[int, RateFill]:
-    """The fullest group by rate limit; none where nothing was asked for within the minute."""
+    """The fullest group by rate limit, of those whose match may be seen; none where nothing was
+    asked for within the minute.
+    """
     by_subject = {rule.subject: rule for rule in rules}
     second = int(now.timestamp())
     counters = RateCounter.objects.filter(
@@ -32,6 +40,9 @@ def read_rate_fills(
     fills: dict[int, RateFill] = {}
     for row in counters.order_by("-last_second")[:GROUPS_MAX]:
         rule = by_subject[row.subject]
+        group = json.loads(row.group_key)
+        if not may_see(match_of_group(rule.grouping.match, rule.grouping.per, group)):
+            continue
         amounts = (row.nanos, row.tokens, row.requests)
         minute = SlidingMinute(
             row.last_second,

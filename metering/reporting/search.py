@@ -19,6 +19,8 @@ DAYS: Final = timedelta(days=7)
 ROWS_MAX: Final = 100_000
 CALLS_MAX: Final = 20_000
 BUDGETS_MAX: Final = 200
+# Dimensions by which single calls are found.
+INDEXED: Final = frozenset({"session", "task", "trace"})
 
 
 class FoundValue(NamedTuple):
@@ -110,3 +112,42 @@ def find_budgets(
         or ("team" in budget.match and wanted_values(budget.match["team"]) <= frozenset(teams))
     ]
     return found[:limit]
+
+
+def find_used(
+    *,
+    tenant_id: int,
+    dimension: str,
+    values: Collection[str],
+    teams: Collection[str],
+    since: datetime,
+) -> frozenset[str]:
+    """Return those of the values with which calls of these teams came since then: by the roll-up of
+    the pair, or by the index of sessions, tasks and traces. Of other dimensions none is found.
+    """
+    days = find_set(frozenset({dimension, "team"}), grain_seconds=DAY_SECONDS)
+    if days is None and dimension not in INDEXED:
+        return frozenset()
+    if days is None:
+        rows = fetch_rows(
+            f"""
+            SELECT wanted FROM unnest(%s::text[]) wanted WHERE wanted <> '' AND EXISTS (
+                SELECT FROM usage_event WHERE tenant_id = %s AND {dimension} = wanted
+                    AND {dimension} <> '' AND time >= %s AND team = ANY(%s))
+            """,
+            [list(values), tenant_id, since, list(teams)],
+        )
+    else:
+        column = f"value_{days.dimensions.index(dimension) + 1}"
+        team = f"value_{days.dimensions.index('team') + 1}"
+        rows = fetch_rows(
+            f"""
+            SELECT DISTINCT value FROM (
+                SELECT {column} AS value, {team} AS team FROM usage_rollup
+                WHERE tenant_id = %s AND dimension_set = %s AND starts_at >= %s
+                ORDER BY starts_at DESC LIMIT {ROWS_MAX}
+            ) lately WHERE value = ANY(%s) AND team = ANY(%s)
+            """,
+            [tenant_id, days.number, since, list(values), list(teams)],
+        )
+    return frozenset(value for (value,) in rows)

@@ -51,6 +51,13 @@ def test_pages_send_strangers_to_the_login_and_back(account: Account) -> None:
     assert Client().post("/login", query)["Location"] == "/home"
 
 
+@pytest.mark.parametrize("following", ["/login", "/login?next=/login", "//testserver/login"])
+def test_the_login_leads_to_no_login(account: Account, owner: Client, following: str) -> None:
+    assert owner.get("/login", {"next": following})["Location"] == "/home"
+    query = {"username": account.email, "password": account.password, "next": following}
+    assert Client().post("/login", query)["Location"] == "/home"
+
+
 WRONG = "not the password"
 FREE = 2
 

@@ -142,3 +142,10 @@ def test_the_largest_change_stands_on_top_and_out() -> None:
 )
 def test_an_axis_has_few_round_amounts_in_words(highest: int, words: list[str]) -> None:
     assert amount_ticks(highest, MONEY)["ticktext"] == words
+
+
+def test_a_line_is_named_in_text() -> None:
+    """Plotly reads markup in a trace's name; the legend and the hover take `meta` as text."""
+    drawn = line("Per <b>ticket</b>", [1], ["2026-11-30T00:00:00"])
+    assert drawn["name"] == "Per &lt;b&gt;ticket&lt;/b&gt;"
+    assert drawn["meta"]["name"] == "Per <b>ticket</b>"

@@ -1,0 +1,121 @@
+"""Coupons: which one a statement gets, and how they are made and ended."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final, NamedTuple
+
+from django.db import transaction
+from django.db.models import Count, F, Q
+from django.utils import timezone
+
+from billing.credits import GRANT_MAX
+from billing.models import Coupon, CouponUse, Customer, Statement, StatementState
+from common.json_bodies import JsonObject
+from metering.core.validation import Problem, amount_problems, require, require_row
+from tenants.audit import audited_change, create_audited
+from tenants.models import Tenant
+
+STATEMENTS_MAX: Final = 1_000
+# Coupons of one customer that have not ended.
+COUPONS_MAX: Final = 100
+
+
+class Discount(NamedTuple):
+    """A coupon as a statement is charged with it: a percentage, or an amount in minor units."""
+
+    coupon_id: int
+    name: str
+    percent: Decimal | None
+    amount: int | None
+
+
+def validate_coupon(coupon: Coupon) -> None:
+    """Raise ValidationError with an error for each field that is wrong."""
+    require_row(coupon, _problems(coupon))
+
+
+def _problems(coupon: Coupon) -> Iterator[Problem]:
+    if (coupon.percent is None) == (coupon.amount is None):
+        yield Problem("percent", "Give a percentage or an amount, and not both.", "required")
+    elif coupon.percent is not None and not 0 < coupon.percent <= 100:
+        yield Problem("percent", "Give more than 0 and at most 100.")
+    yield from amount_problems(coupon, amount=(1, GRANT_MAX), statements_max=(1, STATEMENTS_MAX))
+    if coupon.ends_at is not None and coupon.ends_at <= coupon.starts_at:
+        yield Problem("ends_at", "Must be after the coupon begins.")
+
+
+@transaction.atomic
+def create_coupon(
+    *,
+    tenant: Tenant,
+    actor: str,
+    customer: Customer,
+    starts_at: datetime | None = None,
+    **fields: Any,
+) -> Coupon:
+    """Give a customer a coupon. Raises ValidationError."""
+    coupon = Coupon(
+        tenant=tenant,
+        customer=customer,
+        starts_at=starts_at or timezone.now(),
+        actor=actor[:300],
+        **fields,
+    )
+    validate_coupon(coupon)
+    lasting = Coupon.objects.filter(Q(ends_at=None) | Q(ends_at__gt=timezone.now()))
+    if lasting.filter(customer=customer).count() >= COUPONS_MAX:
+        require([Problem("customer", f"A customer has at most {COUPONS_MAX} coupons at a time.")])
+    return create_audited(coupon, actor=actor)
+
+
+@transaction.atomic
+def end_coupon(coupon: Coupon, *, actor: str) -> Coupon:
+    """Let a coupon end now. One that has ended stays as it is; statements keep theirs."""
+    now = timezone.now()
+    with audited_change(coupon, actor=actor, action="end") as change:
+        stored = change.row
+        if stored.ends_at is None or stored.ends_at > now:
+            stored.ends_at = max(now, stored.starts_at)
+    return change.row
+
+
+def coupon_of(
+    customer: Customer, *, period_start: datetime, period_end: datetime, at: datetime
+) -> Discount | None:
+    """Return the discount of a statement that is finalized at a time: the oldest coupon that lasts
+    at the period's end, was made by then, and is not used up; None: there is none.
+    """
+    used = Count("uses", filter=~Q(uses__statement__state=StatementState.VOID))
+    coupon = (
+        Coupon.objects.filter(
+            Q(ends_at=None) | Q(ends_at__gte=period_end),
+            customer=customer,
+            starts_at__lt=period_end,
+            created_at__lte=at,
+        )
+        .annotate(used=used)
+        .filter(Q(statements_max=None) | Q(used__lt=F("statements_max")))
+        .order_by("starts_at", "id")
+        .first()
+    )
+    if coupon is None:
+        return None
+    return Discount(coupon.id, coupon.name, coupon.percent, coupon.amount)
+
+
+def mark_used(discount: Discount, statement: Statement) -> None:
+    """Count a final statement as one that the coupon is for; it counts no more once it is void.
+
+    Under the customer's lock, so that no two statements get the last use.
+    """
+    CouponUse.objects.create(
+        tenant_id=statement.tenant_id, coupon_id=discount.coupon_id, statement=statement
+    )
+
+
+def discount_facts(discount: Discount) -> JsonObject:
+    """Return a discount as a statement keeps it (`Statement.coupon`)."""
+    if discount.percent is not None:
+        return {"name": discount.name, "percent": str(discount.percent.normalize())}
+    return {"name": discount.name, "amount": discount.amount}

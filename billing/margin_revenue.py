@@ -1,0 +1,178 @@
+"""What customers are charged, net of coupons and before taxes, by month, plan and feature.
+
+A line's amount belongs to the calendar months in the statement's zone that it covers; an
+adjustment therefore to the months that it corrects.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import date, datetime, timedelta
+from typing import Final, NamedTuple
+
+from django.db.models import Q, QuerySet
+
+from billing.drafts import drafts_of
+from billing.margin_months import month_begin, next_month, split, spread
+from billing.models import PlanVersion, Statement, StatementLine, StatementState, Subscription
+from billing.plans import terms_of
+from billing.statement_lines import LineKey
+from billing.terms import UsageCharge
+from metering.core.match import wanted_values
+from metering.core.periods import EPOCH
+from metering.reporting.question import InvalidQuestion
+
+FEATURE: Final = "feature"
+# A month in some zone begins so long before or after it does in UTC.
+ZONES_APART: Final = timedelta(hours=14)
+# Drafts are rated when they are read; so many take some seconds.
+DRAFTS_MAX: Final = 2_000
+LINES_MAX: Final = 200_000
+
+
+class Charged(NamedTuple):
+    """A line of a statement, in minor units, with what says what it is for."""
+
+    statement: Statement
+    key: LineKey
+    starts_at: datetime
+    ends_at: datetime
+    amount: int
+
+
+class Revenue(NamedTuple):
+    """An amount of a customer for a month. `features` are those that a charge names; None: it
+    names none, and is for all that was used.
+    """
+
+    customer_id: int
+    subscription_id: int
+    month: date
+    amount: int
+    features: tuple[str, ...] | None
+    is_draft: bool
+
+
+def read_revenue(
+    tenant_id: int,
+    first: date,
+    last: date,
+    *,
+    with_drafts: bool = True,
+    customer_ids: Collection[int] | None = None,
+) -> Iterator[Revenue]:
+    """Yield what is charged for these months to these customers; None: to all. Within a
+    snapshot.
+    """
+    whose = Q() if customer_ids is None else Q(customer_id__in=customer_ids)
+    statements = Statement.objects.filter(whose, tenant_id=tenant_id)
+    begin = month_begin(first) - ZONES_APART
+    end = month_begin(next_month(last)) + ZONES_APART
+    lines = list(_final_lines(tenant_id, statements, begin, end))
+    if with_drafts:
+        lines += _draft_lines(statements, begin, end)
+    features = _Features(tenant_id, {line.key.subscription_id for line in lines})
+    for line in lines:
+        named = features.of(line)
+        parts = spread(line.amount, line.starts_at, line.ends_at, line.statement.timezone)
+        for month, amount in parts:
+            if first <= month <= last:
+                yield Revenue(
+                    line.statement.customer_id,
+                    line.key.subscription_id,
+                    month,
+                    amount,
+                    named,
+                    line.statement.state == StatementState.DRAFT,
+                )
+
+
+def _final_lines(
+    tenant_id: int, statements: QuerySet[Statement], begin: datetime, end: datetime
+) -> Iterator[Charged]:
+    """Yield the lines of every final statement that has a line in this time: all of them, since a
+    coupon is of all of them.
+    """
+    final = statements.filter(state=StatementState.FINAL)
+    own = StatementLine.objects.filter(tenant_id=tenant_id, statement__in=final)
+    inside = own.filter(starts_at__lt=end, ends_at__gte=begin)
+    rows = (
+        own.filter(statement__in=inside.values("statement_id"))
+        .select_related("statement")
+        .order_by("statement_id", "position")
+    )
+    if rows.count() > LINES_MAX:
+        raise InvalidQuestion(
+            "range_too_long", f"The statements have more than {LINES_MAX:,} lines; ask for less."
+        )
+    by_statement: defaultdict[int, list[StatementLine]] = defaultdict(list)
+    for row in rows:
+        by_statement[row.statement_id].append(row)
+    for of_statement in by_statement.values():
+        statement = of_statement[0].statement
+        amounts = _net([row.amount for row in of_statement], statement.coupon_amount)
+        for row, amount in zip(of_statement, amounts, strict=True):
+            key = LineKey.read(row.subscription_id, row.key)
+            yield Charged(statement, key, row.starts_at, row.ends_at, amount)
+
+
+def _draft_lines(
+    statements: QuerySet[Statement], begin: datetime, end: datetime
+) -> Iterator[Charged]:
+    """Yield the lines of drafts: those of this time, and later ones, which may adjust it."""
+    drafts_then = statements.filter(state=StatementState.DRAFT, period_end__gt=begin)
+    rows = drafts_then.select_related("customer")
+    drafts = list(rows.order_by("id")[: DRAFTS_MAX + 1])
+    if len(drafts) > DRAFTS_MAX:
+        raise InvalidQuestion(
+            "too_many_drafts",
+            f"There are more than {DRAFTS_MAX:,} drafts to rate: ask with drafts=false for what is"
+            " final.",
+        )
+    for draft in drafts_of(drafts).values():
+        amounts = _net([line.amount for line in draft.lines], draft.totals.coupon_amount)
+        for line, amount in zip(draft.lines, amounts, strict=True):
+            if line.starts_at < end:
+                yield Charged(draft.statement, line.key, line.starts_at, line.ends_at, amount)
+
+
+def _net(amounts: Sequence[int], coupon: int) -> list[int]:
+    """Return the amounts less their shares of a coupon."""
+    if not coupon or not sum(amounts):
+        return list(amounts)
+    shares = split(coupon, amounts)
+    return [amount - share for amount, share in zip(amounts, shares, strict=True)]
+
+
+class _Features:
+    """Which features the charges of plans name."""
+
+    def __init__(self, tenant_id: int, subscription_ids: Iterable[int]) -> None:
+        rows = Subscription.objects.filter(tenant_id=tenant_id, id__in=list(subscription_ids))
+        self._plans = dict(rows.values_list("id", "plan_id"))
+        self._versions: defaultdict[int, list[_Version]] = defaultdict(list)
+        versions = PlanVersion.objects.filter(
+            Q(plan_id__in=set(self._plans.values())), tenant_id=tenant_id
+        )
+        for version in versions.order_by("plan_id", "-number"):
+            features = {
+                charge.name: _named(charge)
+                for charge in terms_of(version).charges
+                if isinstance(charge, UsageCharge) and FEATURE in charge.filter
+            }
+            starts_at = version.starts_at or EPOCH
+            self._versions[version.plan_id].append(_Version(starts_at, features))
+
+    def of(self, line: Charged) -> tuple[str, ...] | None:
+        """Return the features of a line's charge, in the version of its time."""
+        versions = self._versions[self._plans[line.key.subscription_id]]
+        version = next((each for each in versions if each.starts_at <= line.starts_at), None)
+        return None if version is None else version.features.get(line.key.charge)
+
+
+class _Version(NamedTuple):
+    starts_at: datetime
+    features: Mapping[str, tuple[str, ...]]
+
+
+def _named(charge: UsageCharge) -> tuple[str, ...]:
+    return tuple(str(value) for value in wanted_values(charge.filter[FEATURE]))

@@ -1,0 +1,65 @@
+"""Invoices in Stripe against the statements that they are for, to the minor unit."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+from typing import NamedTuple, Protocol
+
+from billing.currencies import amount_of
+from billing.models import Statement
+from billing.reconciliation.results import Difference, KindResult
+from tenants.models import Tenant
+
+OTHER_CURRENCY = "The invoice is in {currency}."
+NO_INVOICE = "There is no invoice of it."
+
+
+class InvoiceTotal(NamedTuple):
+    """What an invoice comes to, in minor units of its currency."""
+
+    invoice_id: str
+    currency: str
+    total: int
+
+
+class InvoiceTotals(Protocol):
+    """Asks Stripe what the invoices of statements come to, by the statement's id. A statement
+    without an invoice is left out. Outside of any transaction.
+    """
+
+    def __call__(
+        self, tenant: Tenant, statements: Sequence[Statement], /
+    ) -> Mapping[int, InvoiceTotal]: ...
+
+
+def invoice_totals_of(tenant: Tenant) -> InvoiceTotals | None:
+    """Return what asks the tenant's Stripe account; None if none is connected."""
+    return None
+
+
+def compare_invoices(
+    statements: Sequence[Statement], totals: Mapping[int, InvoiceTotal], result: KindResult
+) -> Iterator[Difference]:
+    """Yield what differs, and count everything in the result."""
+    for statement in statements:
+        result.compared += 1
+        invoice = totals.get(statement.id)
+        is_same_currency = invoice is not None and invoice.currency.upper() == statement.currency
+        total = invoice.total if invoice is not None and is_same_currency else 0
+        expected = Decimal(amount_of(statement.total, statement.currency))
+        found = Decimal(amount_of(total, statement.currency))
+        result.add(statement.currency, expected=expected, found=found)
+        if found != expected:
+            yield Difference(
+                unit=statement.currency,
+                expected=expected,
+                found=found,
+                statement_id=statement.id,
+                line=invoice.invoice_id if invoice is not None else "",
+                note=_note(invoice, is_same_currency=is_same_currency),
+            )
+
+
+def _note(invoice: InvoiceTotal | None, *, is_same_currency: bool) -> str:
+    if invoice is None:
+        return NO_INVOICE
+    return "" if is_same_currency else OTHER_CURRENCY.format(currency=invoice.currency.upper())

@@ -1,0 +1,78 @@
+"""Customers, subscriptions and statements over HTTP, and the files of statements."""
+
+from datetime import timedelta
+
+from django.test import Client
+
+from billing.models import Customer
+from tests.billing.scene import PER_REQUEST, Billed, make_plan, month_start
+from tests.factories import Account
+from tests.metering.api.caller import caller
+
+FIRST = month_start(1)
+HOUR = timedelta(hours=1)
+
+
+def test_a_customer_is_billed_for_what_it_used(account: Account) -> None:
+    api = caller(account)
+    plan = make_plan(account, PER_REQUEST, timezone="UTC")
+    made = api.post(
+        "/v1/customers",
+        {
+            "key": "acme",
+            "name": "Acme",
+            "currency": "USD",
+            "timezone": "America/New_York",
+            "billing": {"email": "ap@acme.example", "address": "1 Main St", "country": "US"},
+            "tax_rates": [{"name": "Sales tax", "percent": "8.875"}],
+            "links": [{"dimension": "team", "value": "blue", "from": FIRST.isoformat()}],
+        },
+    )
+    assert made.status == 201, made.body
+    assert made.body["links"][0]["value"] == "blue"
+    subscribed = api.post(
+        "/v1/subscriptions", {"customer": "acme", "plan": plan.id, "starts_at": FIRST.isoformat()}
+    )
+    assert subscribed.status == 201, subscribed.body
+    Billed(account, _customer(account)).use(4, at=FIRST + HOUR)
+    listed = api.get("/v1/statements", customer="acme", period=f"{FIRST:%Y-%m}").body["data"]
+    assert [each["state"] for each in listed] == ["draft"]
+    assert listed[0]["total"] == "4.36"
+    assert listed[0]["taxes"] == [{"name": "Sales tax", "percent": "8.875", "amount": "0.36"}]
+    line = listed[0]["lines"][0]
+    assert (line["name"], line["quantity"], line["amount"]) == ("Requests", "4", "4.00")
+    events = api.get(line["events_url"]).body["data"]
+    assert len(events) == 4
+    final = api.post(f"/v1/statements/{listed[0]['id']}/finalise")
+    assert final.status == 200, final.body
+    assert final.body["number"] == "000001"
+    assert final.body["amount_due"] == "4.36"
+    assert api.post(f"/v1/statements/{listed[0]['id']}/finalise").body == final.body
+
+
+def _customer(account: Account) -> Customer:
+    with account.scope():
+        return Customer.objects.get(tenant=account.tenant)
+
+
+def test_files_of_a_final_statement_stay_the_same(account: Account, client: Client) -> None:
+    billed = Billed.on(account, PER_REQUEST, since=FIRST)
+    billed.use(1, at=FIRST + HOUR)
+    statement = billed.finalize(FIRST).statement
+    files = _files(client, account, statement.id)
+    with account.scope():
+        billed.customer.name = "Renamed"
+        billed.customer.save()
+    billed.use(1, at=FIRST + HOUR)
+    assert _files(client, account, statement.id) == files
+    assert b"Renamed" not in files[1]
+    assert b"Acme" in files[1]
+
+
+def _files(client: Client, account: Account, statement_id: int) -> list[bytes]:
+    answers = [
+        client.get(f"/v1/statements/{statement_id}.{kind}", headers=account.headers)
+        for kind in ("csv", "html")
+    ]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    return [answer.content for answer in answers]

@@ -1,0 +1,32 @@
+"""Sends events as signed webhooks."""
+
+import hashlib
+import hmac
+import json
+from collections.abc import Iterable
+
+import requests
+
+from tests.stripe_server.objects import Object
+
+TIMEOUT_SECONDS = 10
+
+
+def signature(body: bytes, *, secret: str, at: int) -> str:
+    """Return the header `Stripe-Signature` of a body."""
+    digest = hmac.new(secret.encode(), f"{at}.".encode() + body, hashlib.sha256).hexdigest()
+    return f"t={at},v1={digest}"
+
+
+def send(events: Iterable[Object], *, url: str, secret: str, at: int) -> list[int]:
+    """Post events in the given order; return the status codes of the answers."""
+    statuses = []
+    for event in events:
+        body = json.dumps(event).encode()
+        headers = {
+            "Content-Type": "application/json",
+            "Stripe-Signature": signature(body, secret=secret, at=at),
+        }
+        answer = requests.post(url, data=body, headers=headers, timeout=TIMEOUT_SECONDS)
+        statuses.append(answer.status_code)
+    return statuses
