@@ -16,6 +16,8 @@ class LineInline(OfTenant, TabularInline):
     """The lines of a statement that is final."""
 
     model = StatementLine
+    # The other key is of adjustments.
+    fk_name = "statement"
     fields = ("position", "kind", "name", "quantity", "exact_amount", "amount")
     readonly_fields = fields
     ordering = ("position",)
