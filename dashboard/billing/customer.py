@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
+from django.db.models import Sum
 from django.http import Http404, HttpResponse
 from django.shortcuts import render
 from django.utils import timezone
 
 from billing.customers import archive_customer, further_links, update_customer
 from billing.models import (
+    CreditNote,
     Customer,
     CustomerLink,
     Statement,
@@ -32,6 +34,7 @@ MONTHS_SHOWN: Final = 6
 STATEMENTS_SHOWN: Final = 24
 SUBSCRIPTIONS_SHOWN: Final = 50
 LINKS_SHOWN: Final = 200
+GRANTS_SHOWN: Final = 20
 # Drafts are rated when they are read; older ones say only that they are drafts.
 DRAFTS_RATED: Final = 3
 
@@ -86,6 +89,13 @@ def page(request: PageRequest, customer_id: int) -> HttpResponse:
         "months": [(each, row) for each, row in months if row.revenue_nanos or row.cost_nanos],
         "course": _course(months, bar) if figures.is_comparable else None,
         "now": now,
+        "grants": list(customer.credit_grants.order_by("-id")[:GRANTS_SHOWN]),
+        "credit": customer.credit_grants.aggregate(sum=Sum("balance"))["sum"] or 0,
+        "notes": list(
+            CreditNote.objects.filter(tenant=request.tenant, statement__customer=customer)
+            .select_related("statement")
+            .order_by("-id")[:GRANTS_SHOWN]
+        ),
     }
     return render(request, "dashboard/billing/customer.html", context)
 
