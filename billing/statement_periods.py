@@ -1,9 +1,10 @@
 """Which statements a customer has: one for each period, open as a draft from its first day on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
+from django.db import connection
 from django.db.models import F, QuerySet
 from django.utils import timezone
 
@@ -50,7 +51,7 @@ def open_drafts(customer: Customer, *, now: datetime | None = None) -> None:
         for period, each in have.items()
         if each.state == StatementState.DRAFT and period not in wanted
     ]
-    Statement.objects.filter(id__in=gone, state=StatementState.DRAFT).delete()
+    _remove_drafts(gone)
     Statement.objects.bulk_create(
         [
             Statement(
@@ -67,6 +68,17 @@ def open_drafts(customer: Customer, *, now: datetime | None = None) -> None:
         # Two that open drafts simultaneously open the same ones.
         ignore_conflicts=True,
     )
+
+
+def _remove_drafts(ids: Sequence[int]) -> None:
+    """Remove drafts. They have no lines, and Django would ask for their removal all the same, which
+    the table of lines refuses.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "DELETE FROM statement WHERE id = ANY(%s) AND state = %s",
+            [list(ids), StatementState.DRAFT.value],
+        )
 
 
 def _periods(customer: Customer, now: datetime) -> Iterator[tuple[StatementPeriod, str]]:
