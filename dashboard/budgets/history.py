@@ -8,7 +8,7 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from dashboard.amounts import listed
-from dashboard.budgets.burn import unit_of
+from dashboard.budgets.burn_chart import unit_of
 from dashboard.chart_notes import Level, with_levels
 from dashboard.charts import CRITICAL, FIRST, WARNING, Buckets, Column, Figure, stacked_bars
 from dashboard.findings import shortened

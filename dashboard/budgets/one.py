@@ -14,7 +14,8 @@ from common.errors import InvalidRequest
 from common.money import usd_from_nanos
 from dashboard.access import PageRequest, cached_page, may_manage
 from dashboard.budgets.bars import bar_of
-from dashboard.budgets.burn import Burn, burn_figure, burn_rows, question_of, read_burn
+from dashboard.budgets.burn import Burn, burn_rows, question_of, read_burn
+from dashboard.budgets.burn_chart import burn_figure
 from dashboard.budgets.history import (
     crossings_of,
     group_words,

@@ -6,7 +6,7 @@ from typing import Any, Final
 from dashboard.amounts import listed
 from dashboard.findings import shortened
 from metering.budgets.levels import REFUSING
-from metering.budgets.rules import LevelRule
+from metering.budgets.rules import BudgetRule, LevelRule
 from metering.core.amounts import format_amount
 from metering.core.dimensions import REQUEST
 from metering.core.match import wanted_values
@@ -33,6 +33,11 @@ MODE_BADGES: Final = {
     Mode.WARN.value: "Warns",
     Mode.SHADOW.value: "Shadow",
 }
+
+
+def refuses(rule: BudgetRule) -> bool:
+    """Whether calls are refused once a window is exhausted."""
+    return rule.mode == Mode.ENFORCE and rule.refuses
 
 
 def values_words(values: Iterable[str]) -> str:

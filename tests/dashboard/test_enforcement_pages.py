@@ -829,6 +829,7 @@ def test_budgets_say_what_they_refuse_and_what_is_reserved(
     assert html.count("Warns only") == 1
     assert html.count('class="reserved"') == 3
     assert "40% reserved" in html
+    assert text_of(html).count("$0.00 of $10.00 · $4.00 reserved") == 3
 
 
 def test_what_is_held_is_in_the_next_page(account: Account, owner: Client, api: Caller) -> None:
