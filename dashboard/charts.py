@@ -259,7 +259,14 @@ def over_time(
     highest = round(Decimal(max(drawn, default=0)) * unit.divisor) if not unit.is_share else 1
     layout = template() | {
         "hovermode": "x",
-        "xaxis": _axis() | {"type": "date", "tickformat": _TICKS[interval], "nticks": TICKS_MAX},
+        "xaxis": _axis()
+        | {
+            "type": "date",
+            "tickformat": _TICKS[interval],
+            "nticks": TICKS_MAX,
+            # Away from the lowest amount, which stands beside the first moment.
+            "ticklabelstandoff": 6,
+        },
         "yaxis": _axis()
         | ({"tickformat": ".0%"} if unit.is_share else amount_ticks(highest, unit)),
         "meta": {"hover": [[start.strftime(_LABELS[interval]), "", "", ""] for start in starts]},

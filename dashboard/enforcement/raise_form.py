@@ -6,18 +6,16 @@ from typing import Any, Final
 
 from django import forms
 from django.contrib import messages
-from django.core.exceptions import PermissionDenied, ValidationError
-from django.db import transaction
+from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import Http404, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
-from django.views.decorators.http import require_http_methods
 
-from common.errors import MeteringError
 from common.values import normal_value
-from dashboard.access import PageRequest, may_manage, member_page
+from dashboard.access import PageRequest, may_manage
 from dashboard.enforcement.raises import describe_approval
+from dashboard.forms import CONFIRMED, form_page, form_token, moment_field, save_once, sent_data
 from dashboard.frame import filter_bar_of, frame
 from dashboard.paging import number_of
 from metering.core.amounts import describe_unusual_rise
@@ -31,11 +29,10 @@ from metering.limits.limit_increases import (
     ask_for_increase,
     validate_increase,
 )
-from metering.models import Budget
+from metering.models import Budget, LimitIncrease
 from metering.reporting.budget_windows import group_of
 from tenants.admin_site import actor_of
 
-CONFIRMED: Final = "_confirmed"
 REASON_CHARACTERS_MAX: Final = 1000
 LABELS: Final = {"cost_nanos": "Cost, USD", "tool_calls": "Tool calls"}
 
@@ -43,9 +40,7 @@ LABELS: Final = {"cost_nanos": "Cost, USD", "tool_calls": "Tool calls"}
 class LimitIncreaseForm(forms.Form):
     """By how much, for whom, until when, and why."""
 
-    ends_at = forms.DateTimeField(
-        label="Until (UTC)", widget=forms.DateTimeInput(attrs={"type": "datetime-local"})
-    )
+    ends_at = moment_field("Until")
     reason = forms.CharField(label="Reason", max_length=REASON_CHARACTERS_MAX)
 
     def __init__(
@@ -90,39 +85,44 @@ class LimitIncreaseForm(forms.Form):
         return data
 
 
-@require_http_methods(["GET", "HEAD", "POST"])
-@member_page
+@form_page("requests", may=may_manage)
 def page(request: PageRequest) -> HttpResponse:
     """Raise the limit of one budget, after a question if it may have a digit too many."""
-    if not may_manage(request):
-        raise PermissionDenied
     budgets = Budget.objects.filter(tenant=request.tenant, archived_at=None)
     if not request.GET.get("budget"):
         return _chooser(request, budgets)
     budget = budgets.filter(id=number_of(request.GET["budget"]) or 0).first()
     if budget is None:
         raise Http404
-    form = LimitIncreaseForm(
-        budget,
-        request.POST if request.method == "POST" else None,
-        group=group_of(budget.per, _group_key(request)),
-    )
-    warnings: list[str] = []
-    if form.is_valid():
-        ask = form.cleaned_data["ask"]
-        limits = {part: getattr(budget, f"limit_{part}") for part in Added._fields}
-        rises = [
-            describe_unusual_rise(part, limits[part], (limits[part] or 0) + amount)
-            for part, amount in ask.add._asdict().items()
-        ]
-        warnings = [warning for warning in rises if warning]
-        # What was confirmed counts for the same amounts alone.
-        is_meant = request.POST.get(CONFIRMED, "") == " ".join(warnings)
-        if is_meant and _raise(request, form, ask):
+    group = group_of(budget.per, _group_key(request))
+    form = LimitIncreaseForm(budget, sent_data(request), group=group)
+    warnings = _warnings(form) if request.method == "POST" and form.is_valid() else []
+    # What was confirmed counts for the same amounts alone.
+    if request.POST.get(CONFIRMED, "") == " ".join(warnings):
+        approved = save_once(request, form, lambda: _raise(request, form))
+        if approved is not None:
+            messages.success(request, describe_approval(approved))
             return HttpResponseRedirect(reverse("dashboard:requests"))
-    context = frame(request, filter_bar_of(request), page="requests")
-    context |= {"budget": budget, "form": form, "warnings": warnings, "confirmed": CONFIRMED}
+    context = frame(request, filter_bar_of(request), page="requests") | {
+        "headline": f"Raise the limit of “{budget.name}”",
+        "crumb": reverse("dashboard:budget", args=[budget.id]),
+        "crumb_words": budget.name,
+        "budget": budget,
+        "form": form,
+        "warnings": warnings,
+        "confirmed": CONFIRMED,
+        **form_token(request),
+    }
     return render(request, "dashboard/enforcement/add_raise.html", context)
+
+
+def _warnings(form: LimitIncreaseForm) -> list[str]:
+    """What is unusual about the limits that a sound form leads to."""
+    rises = []
+    for part, amount in form.cleaned_data["ask"].add._asdict().items():
+        limit = getattr(form.budget, f"limit_{part}")
+        rises.append(describe_unusual_rise(part, limit, (limit or 0) + amount))
+    return [warning for warning in rises if warning]
 
 
 def _chooser(request: PageRequest, budgets: QuerySet[Budget]) -> HttpResponse:
@@ -145,17 +145,7 @@ def _group_key(request: PageRequest) -> str:
     return text if is_group else "[]"
 
 
-def _raise(request: PageRequest, form: LimitIncreaseForm, ask: IncreaseAsk) -> bool:
+def _raise(request: PageRequest, form: LimitIncreaseForm) -> LimitIncrease:
     actor = actor_of(request)
-    try:
-        with transaction.atomic():
-            asked = ask_for_increase(budget=form.budget, actor=actor, ask=ask)
-            approved = approve_increase(limit_increase=asked, actor=actor)
-    except MeteringError as error:
-        form.add_error(None, error.detail)
-        return False
-    except ValidationError as error:
-        form.add_error(None, error.messages)
-        return False
-    messages.success(request, describe_approval(approved))
-    return True
+    asked = ask_for_increase(budget=form.budget, actor=actor, ask=form.cleaned_data["ask"])
+    return approve_increase(limit_increase=asked, actor=actor)
