@@ -48,8 +48,8 @@ NO_VALUE: Final = "(none)"
 _LABELS: Final = {
     "15min": "%a, %b %-d, %-I:%M %p",
     "hour": "%a, %b %-d, %-I %p",
-    "day": "%a, %b %-d",
-    "week": "Week of %b %-d",
+    "day": "%a, %b %-d, %Y",
+    "week": "Week of %b %-d, %Y",
     "month": "%B %Y",
 }
 _TICKS: Final = {
@@ -129,7 +129,7 @@ def stacked_bars(
         "yaxis": _axis() | amount_ticks(highest, unit),
         "meta": {
             "hover": [
-                [start.strftime(_LABELS[interval]), *_compared(total, before, at, unit)]
+                [bucket_words(start, interval), *_compared(total, before, at, unit)]
                 for at, (start, total) in enumerate(zip(starts, totals, strict=True))
             ],
             "parameter": parameter,
@@ -269,7 +269,7 @@ def over_time(
         },
         "yaxis": _axis()
         | ({"tickformat": ".0%"} if unit.is_share else amount_ticks(highest, unit)),
-        "meta": {"hover": [[start.strftime(_LABELS[interval]), "", "", ""] for start in starts]},
+        "meta": {"hover": [[bucket_words(start, interval), "", "", ""] for start in starts]},
     }
     return {"data": list(traces), "layout": layout}
 
@@ -297,6 +297,11 @@ def change_bars(changes: Sequence[tuple[str, int]], unit: Unit = MONEY) -> Figur
         "margin": {"l": 8, "r": 72, "t": 8, "b": 8},
     }
     return {"data": [bars], "layout": layout}
+
+
+def bucket_words(start: datetime, interval: str) -> str:
+    """A bucket's time, by the tenant's clock, in words."""
+    return start.strftime(_LABELS[interval])
 
 
 def named(value: str) -> str:

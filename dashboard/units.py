@@ -16,13 +16,12 @@ from dashboard.access import PageRequest, cached_page
 from dashboard.amounts import change, money, percent_text
 from dashboard.annotations import read_chart_notes
 from dashboard.chart_notes import with_annotations
-from dashboard.charts import LINE, Figure, line, over_time
+from dashboard.charts import LINE, Figure, bucket_words, line, over_time
 from dashboard.curl_lines import curl_context
 from dashboard.filter_bar import Choice, FilterBar, TimeRange
 from dashboard.findings import STEADY_PERCENT, shortened
 from dashboard.frame import filter_bar_of, frame
 from dashboard.spend import local, question
-from dashboard.tables import bucket_words
 from metering.reporting import InvalidQuestion, UsageQuestion
 from metering.reporting.coordination import coordination
 from metering.reporting.units import (

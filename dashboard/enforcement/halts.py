@@ -23,7 +23,7 @@ from dashboard.buttons import button_of
 from dashboard.enforcement.matches import calls_of, pairs_of
 from dashboard.findings import halts_headline
 from dashboard.frame import filter_bar_of, frame
-from dashboard.paging import number_of
+from dashboard.paging import newest_before, number_of
 from metering.configuration.breakers import close_breaker
 from metering.core.dimensions import VALUE_CHARACTERS_MAX
 from metering.core.match import KNOWN_BEFORE_CALL, problems_by_dimension, wanted_values
@@ -148,8 +148,8 @@ def page(request: PageRequest) -> HttpResponse:
     halts = Halt.objects.filter(tenant=request.tenant)
     in_force = halts.filter(lifted_at=None).order_by("-since", "-id")
     before = number_of(request.GET.get("before", ""))
-    past = halts.filter(lifted_at__isnull=False).order_by("-version")
-    older = list((past.filter(version__lt=before) if before else past)[: PAST_PER_PAGE + 1])
+    lifted = halts.filter(lifted_at__isnull=False)
+    past = newest_before(lifted, before, limit=PAST_PER_PAGE, by="version")
     breakers = Breaker.objects.filter(tenant=request.tenant).in_bulk()
     teams = teams_of(request)
     context = frame(request, bar, page="halts")
@@ -158,9 +158,9 @@ def page(request: PageRequest) -> HttpResponse:
         "in_force": _lines(in_force[:IN_FORCE_MAX], breakers, teams),
         "in_force_max": IN_FORCE_MAX,
         "open_breakers": read_open_breakers(request.tenant.id, breakers, bar.now),
-        "past": _lines(older[:PAST_PER_PAGE], breakers, teams),
-        "older": older[PAST_PER_PAGE - 1].version if len(older) > PAST_PER_PAGE else None,
-        "is_first_page": before is None,
+        "past": _lines(past.rows, breakers, teams),
+        "older": f"?before={past.older}#past-title" if past.older else None,
+        "newest": reverse("dashboard:halts") if before else None,
         "dimensions": KNOWN_BEFORE_CALL,
         "agents": _recent_agents(request.tenant.id, bar.now, teams) if may_halt(request) else [],
         "top_agents": _top_agents(request.tenant.id, in_force[:IN_FORCE_MAX], bar.now, teams),

@@ -14,6 +14,7 @@ from django.urls import reverse
 
 from common.values import normal_value
 from dashboard.access import PageRequest, may_manage
+from dashboard.budgets.words import limits_words
 from dashboard.enforcement.raises import describe_approval
 from dashboard.forms import CONFIRMED, form_page, form_token, moment_field, save_once, sent_data
 from dashboard.frame import filter_bar_of, frame
@@ -34,7 +35,7 @@ from metering.reporting.budget_windows import group_of
 from tenants.admin_site import actor_of
 
 REASON_CHARACTERS_MAX: Final = 1000
-LABELS: Final = {"cost_nanos": "Cost, USD", "tool_calls": "Tool calls"}
+LABELS: Final = {"cost_nanos": "Cost to add, USD", "tool_calls": "Tool calls to add"}
 
 
 class LimitIncreaseForm(forms.Form):
@@ -51,7 +52,7 @@ class LimitIncreaseForm(forms.Form):
         self.budget = budget
         parts = [part for part in Added._fields if getattr(budget, f"limit_{part}") is not None]
         for part in parts:
-            label = LABELS.get(part, part.capitalize())
+            label = LABELS.get(part, f"{part.capitalize()} to add")
             kind = UsdField if part == "cost_nanos" else count_field
             self.fields[part] = kind(label=label, required=False, widget=forms.TextInput())
         if budget.per and REQUEST not in budget.per:
@@ -105,6 +106,7 @@ def page(request: PageRequest) -> HttpResponse:
             return HttpResponseRedirect(reverse("dashboard:requests"))
     context = frame(request, filter_bar_of(request), page="requests") | {
         "headline": f"Raise the limit of “{budget.name}”",
+        "sub": f"The limit is {limits_words(budget)} now, without increases.",
         "crumb": reverse("dashboard:budget", args=[budget.id]),
         "crumb_words": budget.name,
         "budget": budget,

@@ -79,9 +79,9 @@ def test_the_hover_has_the_total_and_the_change() -> None:
         amounts={"one": [3 * NANOS_PER_USD, 0, 0]}, others=None, before=[2 * NANOS_PER_USD, 0, 5]
     )
     assert drawn(series)["layout"]["meta"]["hover"] == [
-        ["Mon, Nov 16", "$3.00", "$2.00", "+50%"],
-        ["Tue, Nov 17", "$0", "$0", ""],
-        ["Wed, Nov 18", "$0", "$0.000000005", "\u2212100%"],
+        ["Mon, Nov 16, 2026", "$3.00", "$2.00", "+50%"],
+        ["Tue, Nov 17, 2026", "$0", "$0", ""],
+        ["Wed, Nov 18, 2026", "$0", "$0.000000005", "\u2212100%"],
     ]
 
 
