@@ -1,7 +1,7 @@
 """How a window was used up: its spend over time, the limit that held, and where it is going."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
@@ -56,8 +56,7 @@ def span_of(window: WatchedWindow, now: datetime) -> tuple[datetime, datetime]:
         return now - timedelta(seconds=ROLLING_SECONDS[rule.period]), now
     if state.ends_at is not None:
         return state.starts_at, state.ends_at
-    first = max(state.first_used_at or now, now - DRAWN_MAX)
-    return min(first, now - timedelta(hours=1)), now
+    return now - DRAWN_MAX, now
 
 
 def question_of(window: WatchedWindow, *, tenant_id: int, now: datetime) -> UsageQuestion | None:
@@ -81,6 +80,10 @@ def read_burn(
     if question is None:
         return None
     starts_at, ends_at = span_of(window, now)
+    is_endless = window.state.ends_at is None and not window.rule.is_rolling
+    if is_endless:
+        starts_at = _first_use(question, zone)
+        question = replace(question, starts_at=starts_at)
     interval = _interval(ends_at - starts_at)
     asked = UsageQuestion(
         tenant_id=tenant_id,
@@ -100,8 +103,7 @@ def read_burn(
         used.append(used[-1] + _amount(window.part, measured.get(bucket.start, Measures())))
     # The ledger has the last word, also on what was spent before the stretch that is drawn.
     before = 0 if used[-1] > window.spent else window.spent - used[-1]
-    is_cut = window.state.ends_at is None and not window.rule.is_rolling
-    used = [amount + before if is_cut else min(amount, window.spent) for amount in used]
+    used = [amount + before if is_endless else min(amount, window.spent) for amount in used]
     used[-1] = window.spent
     return Burn(
         interval=interval,
@@ -113,6 +115,16 @@ def read_burn(
         crossings=_crossings(window, tenant_id),
         ahead=_ahead(window),
     )
+
+
+def _first_use(question: UsageQuestion, zone: ZoneInfo) -> datetime:
+    """The first day of the range with usage, by the times of the calls: the window itself knows
+    when the first was reported. It is an hour ago at the latest.
+    """
+    days = usage(replace(question, interval="day", timezone=zone.key), limit=POINTS_MAX).rows
+    first = min((day.start for day in days), default=question.ends_at)
+    latest = question.ends_at - timedelta(hours=1)
+    return max(question.starts_at, min(first, latest))
 
 
 def _interval(length: timedelta) -> str:

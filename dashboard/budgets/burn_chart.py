@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 from dashboard.amounts import count, exact_count
 from dashboard.budgets.burn import Burn
 from dashboard.budgets.forecast_band import band_of
-from dashboard.budgets.words import refuses
+from dashboard.budgets.words import ACTION_WORDS, refuses
 from dashboard.chart_notes import Level, with_levels
 from dashboard.charts import (
     COUNT,
@@ -87,7 +87,7 @@ def _silent() -> Figure:
 
 def _levels(window: WatchedWindow, is_raised: bool, unit: Unit) -> list[Level]:
     levels = [
-        Level(window.limit * percent // 100, f"{percent}% {_does(action)}")
+        Level(window.limit * percent // 100, f"{percent}% {ACTION_WORDS.get(action, action)}")
         for percent, action in window.levels
         if percent != 100
     ]
@@ -95,10 +95,6 @@ def _levels(window: WatchedWindow, is_raised: bool, unit: Unit) -> list[Level]:
         words = f"Limit {unit.text(window.limit).removesuffix('.00')}"
         levels.append(Level(window.limit, words, is_limit=True))
     return levels
-
-
-def _does(action: str) -> str:
-    return "notify" if action == "none" else action
 
 
 def _steps(burn: Burn, place: Place, unit: Unit) -> Figure:

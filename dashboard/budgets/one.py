@@ -53,6 +53,8 @@ USERS_SHOWN: Final = 6
 REFUSALS_COUNTED: Final = 200
 REFUSALS_SHOWN: Final = 5
 HOUR: Final = timedelta(hours=1)
+# What a window without end used within its first day may have been reported late.
+RATED_FROM: Final = timedelta(days=1)
 # By what the users of a budget are told apart, the most telling first.
 ASKED: Final = ("agent", "customer", "feature", "user", "session", "model", "team")
 DIMENSIONS_OFFERED: Final = 4
@@ -193,9 +195,11 @@ def _rate(window: WatchedWindow | None, bar: FilterBar) -> int | None:
     """What is used in an hour, so far; None where that says nothing."""
     if window is None or window.part == "seconds" or window.rule.is_rolling:
         return None
-    first = window.state.starts_at if window.state.ends_at else window.state.first_used_at
+    is_endless = window.state.ends_at is None
+    first = window.state.first_used_at if is_endless else window.state.starts_at
     elapsed = bar.now - (first or bar.now)
-    if elapsed < HOUR / 4 or (window.state.ends_at and window.state.ends_at <= bar.now):
+    is_over = window.state.ends_at is not None and window.state.ends_at <= bar.now
+    if is_over or elapsed < (RATED_FROM if is_endless else HOUR / 4):
         return None
     return window.spent * 3600 // int(elapsed.total_seconds())
 

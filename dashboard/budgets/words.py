@@ -83,9 +83,14 @@ def period_words(budget: Budget) -> str:
     return f"within any {budget.period}" if budget.is_rolling else f"per {budget.period}"
 
 
+def contacts_words(names: Sequence[str]) -> str:
+    """Whom a level notifies: "team leads and finance"."""
+    return listed([CONTACT_WORDS.get(name, shortened(name)) for name in names])
+
+
 def level_words(level: LevelRule) -> str:
     """A level: "at 70% notify team leads", "at 100% block"."""
-    whom = listed([CONTACT_WORDS.get(name, shortened(name)) for name in level.notify])
+    whom = contacts_words(level.notify)
     action = ACTION_WORDS.get(level.action, level.action)
     if level.action == "none":
         return f"at {level.percent}% notify {whom or 'the channels'}"

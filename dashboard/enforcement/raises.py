@@ -109,6 +109,11 @@ class LimitIncreaseLine:
         return [one for one in self.obstacles if one.code == "locked_out"]
 
     @property
+    def is_stopped(self) -> bool:
+        """Whether all of its calls stay stopped unless something else is lifted, too."""
+        return bool(self.others) or any(one.is_for_all for one in self.lockouts)
+
+    @property
     def others(self) -> list[Obstacle]:
         """What else would keep all of its calls stopped, besides its own budget."""
         return [

@@ -128,5 +128,5 @@ def headline_of(*, breakers: int, opened: int, limits: int) -> str:
         verb = "group is" if opened == 1 else "groups are"
         return f"{opened:,} {verb} stopped or slowed by an open breaker"
     if breakers:
-        return f"No breaker is open, of {breakers:,}"
+        return f"{breakers:,} breaker{'' if breakers == 1 else 's'}, none open"
     return f"{limits:,} rate limit{'' if limits == 1 else 's'}" if limits else "No breakers yet"
