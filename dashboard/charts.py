@@ -7,7 +7,7 @@ Colors are names of tokens, which the browser resolves for the theme in force
 """
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
@@ -43,6 +43,7 @@ BAR_WIDTH: Final = 0.62
 GHOST_WIDTH: Final = 0.84
 NAME_CHARACTERS: Final = 26
 TICKS_MAX: Final = 7
+DAYS_TOLD_APART: Final = timedelta(days=2)
 OTHERS: Final = "other"
 NO_VALUE: Final = "(none)"
 _LABELS: Final = {
@@ -262,7 +263,7 @@ def over_time(
         "xaxis": _axis()
         | {
             "type": "date",
-            "tickformat": _TICKS[interval],
+            "tickformat": _tick_form(starts, interval, over_days="%b %-d"),
             "nticks": TICKS_MAX,
             # Away from the lowest amount, which stands beside the first moment.
             "ticklabelstandoff": 6,
@@ -347,7 +348,9 @@ def _category_ticks(buckets: Buckets, places: list[str]) -> Figure:
     step = -(-len(places) // TICKS_MAX) or 1
     # Counted from the newest, which always has its label.
     shown = range((len(places) - 1) % step, len(places), step)
-    form = "%a %-d" if interval == "day" and len(places) <= TICKS_MAX else _TICKS[interval]
+    form = _tick_form(starts, interval, over_days="%a %-I %p")
+    if interval == "day" and len(places) <= TICKS_MAX:
+        form = "%a %-d"
     texts = [
         "<b>Today</b>" if interval == "day" and at == unfinished else starts[at].strftime(form)
         for at in shown
@@ -358,6 +361,12 @@ def _category_ticks(buckets: Buckets, places: list[str]) -> Figure:
         "ticktext": texts,
         "range": [-0.5, len(places) - 0.5],
     }
+
+
+def _tick_form(starts: Sequence[datetime], interval: str, *, over_days: str) -> str:
+    """How a tick's time reads; hours of several days are not told apart by their clock alone."""
+    is_long = bool(starts) and starts[-1] - starts[0] >= DAYS_TOLD_APART
+    return over_days if is_long and interval in {"15min", "hour"} else _TICKS[interval]
 
 
 def amount_ticks(highest: int, unit: Unit) -> Figure:

@@ -114,6 +114,7 @@ def _circles(burn: Burn, place: Place, unit: Unit) -> Figure:
     return {
         "type": "scatter",
         "mode": "markers",
+        "cliponaxis": False,
         "name": "Level reached",
         "x": [place(at) for at, _, _ in burn.crossings],
         "y": [height(amount, unit) for _, amount, _ in burn.crossings],

@@ -142,3 +142,18 @@ def test_the_largest_change_stands_on_top_and_out() -> None:
 )
 def test_an_axis_has_few_round_amounts_in_words(highest: int, words: list[str]) -> None:
     assert amount_ticks(highest, MONEY)["ticktext"] == words
+
+
+@pytest.mark.parametrize(
+    ("hours", "line_form", "bar_text"),
+    [(24, "%-I %p", "11 PM"), (72, "%b %-d", "Wed 11 PM")],
+)
+def test_hours_of_several_days_name_their_day(hours: int, line_form: str, bar_text: str) -> None:
+    first = datetime(2026, 11, 16 if hours == 72 else 18, tzinfo=UTC)
+    starts = [first + timedelta(hours=hour) for hour in range(hours)]
+    amounts = [NANOS_PER_USD] * hours
+    places = [start.isoformat() for start in starts]
+    lines = over_time([line("Spend", amounts, places)], starts=starts, interval="hour")
+    assert lines["layout"]["xaxis"]["tickformat"] == line_form
+    bars = stacked_bars([Column("a", amounts, "var(--c1)")], Buckets(starts, "hour"))
+    assert bars["layout"]["xaxis"]["ticktext"][-1] == bar_text
