@@ -372,7 +372,7 @@ def _tick_form(starts: Sequence[datetime], interval: str, *, over_days: str) -> 
 def amount_ticks(highest: int, unit: Unit) -> Figure:
     """Three to five round amounts from zero on, in the words of the unit."""
     step = _round_step(max(highest, 1))
-    ticks = [step * at for at in range(-(-highest // step) + 1)] if highest else [0, step]
+    ticks = [step * at for at in range(-(-highest // step) + 1)] if highest else [0]
     return {
         "tickvals": [height(tick, unit) for tick in ticks],
         "ticktext": [unit.text(tick).removesuffix(".00") for tick in ticks],

@@ -21,7 +21,7 @@ from dashboard.curl_lines import curl_context
 from dashboard.filter_bar import Choice, FilterBar, TimeRange
 from dashboard.findings import STEADY_PERCENT, shortened
 from dashboard.frame import filter_bar_of, frame
-from dashboard.spend import local, question
+from dashboard.spend import has_usage, local, question
 from metering.reporting import InvalidQuestion, UsageQuestion
 from metering.reporting.coordination import coordination
 from metering.reporting.units import (
@@ -99,9 +99,13 @@ def _with_unit(bar: FilterBar, unit: Unit) -> FilterBar:
 @cached_page
 def page(request: PageRequest) -> HttpResponse:
     """What does one unit cost, and does it get cheaper?"""
+    if not has_usage(request.tenant.id):
+        context = frame(request, filter_bar_of(request), page="unit_economics")
+        context |= {"headline": "No usage yet", "is_unused": True}
+        return render(request, "dashboard/units.html", context)
     asked = _asked(request)
     posted = posted_units(request.tenant.id)
-    context: dict[str, Any] = frame(request, asked.bar, page="unit_economics") | {
+    context = frame(request, asked.bar, page="unit_economics") | {
         "asked": asked,
         "plural": _plural(asked.unit),
         "choices": [

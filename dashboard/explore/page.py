@@ -62,7 +62,6 @@ def page(request: PageRequest) -> HttpResponse:
         "metric": view.metric,
         **_builder(view),
         **_saved(request, view),
-        "overview_address": bar.query(path=reverse("dashboard:overview")),
         "curl": curl_line(view, service_url(request)),
         "has_usage": has_usage(request.tenant.id),
     }
