@@ -5,7 +5,7 @@ Read within one snapshot, for many customers by few queries.
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -157,27 +157,24 @@ def dimensions_of(charge: UsageCharge) -> Dimensions:
 
 
 def _used_in(part: Part, usage: CustomerUsage, place: int) -> Mapping[str, Used]:
-    return {
-        charge.name: used_of(charge, usage.of(dimensions_of(charge), place))
-        for charge in _usage_charges(part)
-    }
+    return {charge.name: used_of(charge, usage, place) for charge in _usage_charges(part)}
 
 
-def used_of(charge: UsageCharge, cells: Iterable[tuple[Mapping[str, str], Measures]]) -> Used:
-    """Add up what a charge counts of this usage."""
+def used_of(charge: UsageCharge, usage: CustomerUsage, place: int) -> Used:
+    """Add up what a charge counts of the usage in a piece."""
     wanted = {name: wanted_values(value) for name, value in charge.filter.items()}
     quantity, requests, unpriced = Fraction(0), 0, 0
     costs: defaultdict[tuple[str, str], Fraction] = defaultdict(Fraction)
-    for group, measures in cells:
-        if any(group[name] not in values for name, values in wanted.items()):
-            continue
+    for group, measures in usage.matching(dimensions_of(charge), place, wanted):
         amount = quantity_of(charge.metric, measures)
         quantity += amount
         requests += measures.requests
         if charge.metric == Metric.COST:
             unpriced += measures.unpriced
             costs[group.get("provider", ""), group.get("model", "")] += amount
-    return Used(quantity=quantity, requests=requests, costs=costs, unpriced=unpriced)
+    # In order, since a line's words name percentages in that of the costs.
+    in_order = dict(sorted(costs.items()))
+    return Used(quantity=quantity, requests=requests, costs=in_order, unpriced=unpriced)
 
 
 def quantity_of(metric: Metric, measures: Measures) -> Fraction:
