@@ -1,6 +1,7 @@
 """Coupons: which one a statement gets, and how they are made and ended."""
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
@@ -80,28 +81,37 @@ def end_coupon(coupon: Coupon, *, actor: str) -> Coupon:
     return change.row
 
 
-def coupon_of(
-    customer: Customer, *, period_start: datetime, period_end: datetime, at: datetime
-) -> Discount | None:
-    """Return the discount of a statement that is finalized at a time: the oldest coupon that lasts
-    at the period's end, was made by then, and is not used up; None: there is none.
+def discounts_of(statements: Collection[Statement], *, at: datetime) -> dict[int, Discount]:
+    """Return the discount that each of these statements gets if it is finalized at a time, by id:
+    the oldest coupon that lasts at the period's end, was made by then, and is not used up.
     """
     used = Count("uses", filter=~Q(uses__statement__state=StatementState.VOID))
-    coupon = (
+    coupons = (
         Coupon.objects.filter(
-            Q(ends_at=None) | Q(ends_at__gte=period_end),
-            customer=customer,
-            starts_at__lt=period_end,
-            created_at__lte=at,
+            customer_id__in={each.customer_id for each in statements}, created_at__lte=at
         )
         .annotate(used=used)
         .filter(Q(statements_max=None) | Q(used__lt=F("statements_max")))
         .order_by("starts_at", "id")
-        .first()
     )
-    if coupon is None:
-        return None
-    return Discount(coupon.id, coupon.name, coupon.percent, coupon.amount)
+    by_customer: defaultdict[int, list[Coupon]] = defaultdict(list)
+    for coupon in coupons:
+        by_customer[coupon.customer_id].append(coupon)
+    discounts: dict[int, Discount] = {}
+    for statement in statements:
+        for coupon in by_customer.get(statement.customer_id, ()):
+            if _lasts(coupon, statement.period_end):
+                discounts[statement.id] = Discount(
+                    coupon.id, coupon.name, coupon.percent, coupon.amount
+                )
+                break
+    return discounts
+
+
+def _lasts(coupon: Coupon, period_end: datetime) -> bool:
+    return coupon.starts_at < period_end and (
+        coupon.ends_at is None or coupon.ends_at >= period_end
+    )
 
 
 def mark_used(discount: Discount, statement: Statement) -> None:

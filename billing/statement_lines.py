@@ -6,8 +6,11 @@ Read within one snapshot, for many customers by few queries.
 import json
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import datetime
 from fractions import Fraction
 from typing import NamedTuple
+
+from django.utils import timezone
 
 from billing.charge_models import Used
 from billing.models import PlanVersion, Statement, Subscription
@@ -61,8 +64,13 @@ class _Subscribed(NamedTuple):
     parts: list[Part]
 
 
-def lines_of(tenant_id: int, periods: Collection[CustomerPeriod]) -> dict[CustomerPeriod, Lines]:
-    """Return the lines of each customer's statement of each period, as if it was over."""
+def lines_of(
+    tenant_id: int, periods: Collection[CustomerPeriod], *, now: datetime | None = None
+) -> dict[CustomerPeriod, Lines]:
+    """Return the lines of each customer's statement of each period. In a period that is not over,
+    fees in arrears and minimums are not owed yet.
+    """
+    now = now or timezone.now()
     subscribed = _subscribed(tenant_id, periods)
     usage = read_usage(
         tenant_id, [_demand(customer_id, each) for customer_id, each in subscribed.items()]
@@ -76,8 +84,9 @@ def lines_of(tenant_id: int, periods: Collection[CustomerPeriod]) -> dict[Custom
                 for number, part in enumerate(parts)
             ]
             place += len(parts)
+            rated = rate(used_parts, is_over=parts[-1].ends_at <= now)
             lines[customer_id, period] |= {
-                LineKey.of(subscription.id, line): line for line in rate(used_parts, is_over=True)
+                LineKey.of(subscription.id, line): line for line in rated
             }
     return lines
 

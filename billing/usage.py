@@ -16,6 +16,7 @@ from django.db.models import Q
 
 from billing.customers import LINK_DIMENSIONS
 from billing.models import CustomerLink
+from metering.calls.seals import read_sealed
 from metering.reporting.intervals import Bucket
 from metering.reporting.question import EARLIEST, LATEST, VALUES_MAX, UsageQuestion
 from metering.reporting.usage import Measures, measures_in
@@ -132,6 +133,15 @@ def read_usage(tenant_id: int, demands: Sequence[Demand]) -> dict[int, CustomerU
                     question.dimensions, asker.places[piece], Cell(group, measures)
                 )
     return answers
+
+
+def usage_kept_from(tenant_id: int) -> datetime:
+    """Return from when on all usage of a tenant can be read. Of what is older, sums by day may be
+    left, which know neither every filter nor the edges of periods.
+
+    What is frozen counts as gone: its partition may be dropped at any time.
+    """
+    return read_sealed(tenant_id).frozen_until
 
 
 def _read(
