@@ -1,7 +1,6 @@
 """Coupons: which one a statement gets, and how they are made and ended."""
 
-from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
@@ -81,37 +80,42 @@ def end_coupon(coupon: Coupon, *, actor: str) -> Coupon:
     return change.row
 
 
-def discounts_of(statements: Collection[Statement], *, at: datetime) -> dict[int, Discount]:
-    """Return the discount that each of these statements gets if it is finalized at a time, by id:
-    the oldest coupon that lasts at the period's end, was made by then, and is not used up.
+def coupon_of(
+    customer: Customer, *, period_start: datetime, period_end: datetime, at: datetime
+) -> Discount | None:
+    """Return the discount of a statement that is finalized at a time: the oldest coupon that lasts
+    at the period's end, was made by then, and is not used up; None: there is none.
     """
+    return _oldest(_coupons_of([customer.id], at=at)[customer.id], period_end)
+
+
+def discounts_of(statements: Collection[Statement], *, at: datetime) -> dict[int, Discount]:
+    """Return the discount that each of these statements gets if it is finalized at a time, by id."""
+    coupons = _coupons_of({each.customer_id for each in statements}, at=at)
+    found = {each.id: _oldest(coupons[each.customer_id], each.period_end) for each in statements}
+    return {id_: discount for id_, discount in found.items() if discount is not None}
+
+
+def _coupons_of(customer_ids: Collection[int], *, at: datetime) -> dict[int, list[Coupon]]:
+    """Return the coupons of customers that were made by then and are not used up, oldest first."""
     used = Count("uses", filter=~Q(uses__statement__state=StatementState.VOID))
-    coupons = (
-        Coupon.objects.filter(
-            customer_id__in={each.customer_id for each in statements}, created_at__lte=at
-        )
+    coupons: dict[int, list[Coupon]] = {customer_id: [] for customer_id in customer_ids}
+    for coupon in (
+        Coupon.objects.filter(customer_id__in=customer_ids, created_at__lte=at)
         .annotate(used=used)
         .filter(Q(statements_max=None) | Q(used__lt=F("statements_max")))
         .order_by("starts_at", "id")
-    )
-    by_customer: defaultdict[int, list[Coupon]] = defaultdict(list)
+    ):
+        coupons[coupon.customer_id].append(coupon)
+    return coupons
+
+
+def _oldest(coupons: Iterable[Coupon], period_end: datetime) -> Discount | None:
     for coupon in coupons:
-        by_customer[coupon.customer_id].append(coupon)
-    discounts: dict[int, Discount] = {}
-    for statement in statements:
-        for coupon in by_customer.get(statement.customer_id, ()):
-            if _lasts(coupon, statement.period_end):
-                discounts[statement.id] = Discount(
-                    coupon.id, coupon.name, coupon.percent, coupon.amount
-                )
-                break
-    return discounts
-
-
-def _lasts(coupon: Coupon, period_end: datetime) -> bool:
-    return coupon.starts_at < period_end and (
-        coupon.ends_at is None or coupon.ends_at >= period_end
-    )
+        is_later = coupon.ends_at is None or coupon.ends_at >= period_end
+        if coupon.starts_at < period_end and is_later:
+            return Discount(coupon.id, coupon.name, coupon.percent, coupon.amount)
+    return None
 
 
 def mark_used(discount: Discount, statement: Statement) -> None:

@@ -8,7 +8,6 @@ from django.db import transaction
 from django.db.models import F, QuerySet, Sum
 
 from billing.models import (
-    BillingSettings,
     CreditNote,
     CreditNoteApplication,
     CreditNoteLine,
@@ -18,6 +17,7 @@ from billing.models import (
     StatementState,
 )
 from billing.numbers import next_number
+from billing.settings import billing_settings
 from billing.totals import credit_note_amounts
 from billing.wallets import lock_customer
 from common.errors import Conflict
@@ -26,6 +26,7 @@ from tenants.audit import facts_of, record_change
 
 LINES_MAX: Final = 1_000
 NOTES_MAX: Final = 1_000
+NUMBER_DIGITS: Final = 6
 
 
 class LineAmount(NamedTuple):
@@ -121,13 +122,12 @@ def _store(
     statement: Statement, *, actor: str, reason: str, net: int, taxes: Sequence[_Tax], total: int
 ) -> CreditNote:
     sequence = next_number(statement.tenant_id, SeriesName.CREDIT_NOTE)
-    settings = BillingSettings.objects.filter(tenant_id=statement.tenant_id).first()
-    prefix = (settings or BillingSettings()).credit_note_prefix
+    prefix = billing_settings(statement.tenant_id).credit_note_prefix
     return CreditNote.objects.create(
         tenant_id=statement.tenant_id,
         statement=statement,
         sequence=sequence,
-        number=f"{prefix}{sequence}",
+        number=f"{prefix}{sequence:0{NUMBER_DIGITS}}",
         reason=reason,
         net=net,
         taxes=[tax._asdict() for tax in taxes],

@@ -24,6 +24,7 @@ from billing.models import (
     StatementState,
 )
 from billing.numbers import next_number
+from billing.settings import billing_settings
 from billing.statement_periods import open_drafts_of
 from billing.usage import usage_kept_from
 from common.json_bodies import JsonObject
@@ -176,12 +177,6 @@ def _number(tenant_id: int, drafts: Sequence[Draft], prefix: str, *, actor: str)
             subject=statement,
             after={"number": statement.number, "total": statement.total},
         )
-
-
-def billing_settings(tenant_id: int) -> BillingSettings:
-    """Return how a tenant bills: what it set, or the defaults."""
-    stored = BillingSettings.objects.filter(tenant_id=tenant_id).first()
-    return stored or BillingSettings(tenant_id=tenant_id)
 
 
 def seller_of(settings: BillingSettings) -> JsonObject:

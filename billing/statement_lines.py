@@ -5,7 +5,7 @@ Read within one snapshot, for many customers by few queries.
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from fractions import Fraction
 from typing import NamedTuple
@@ -166,15 +166,26 @@ def dimensions_of(charge: UsageCharge) -> Dimensions:
 
 
 def _used_in(part: Part, usage: CustomerUsage, place: int) -> Mapping[str, Used]:
-    return {charge.name: used_of(charge, usage, place) for charge in _usage_charges(part)}
+    return {
+        charge.name: used_of(
+            charge, usage.matching(dimensions_of(charge), place, _wanted_values(charge))
+        )
+        for charge in _usage_charges(part)
+    }
 
 
-def used_of(charge: UsageCharge, usage: CustomerUsage, place: int) -> Used:
-    """Add up what a charge counts of the usage in a piece."""
-    wanted = {name: wanted_values(value) for name, value in charge.filter.items()}
+def _wanted_values(charge: UsageCharge) -> dict[str, frozenset[str]]:
+    return {name: wanted_values(value) for name, value in charge.filter.items()}
+
+
+def used_of(charge: UsageCharge, cells: Iterable[tuple[Mapping[str, str], Measures]]) -> Used:
+    """Add up what a charge counts of this usage."""
+    wanted = _wanted_values(charge)
     quantity, requests, unpriced = Fraction(0), 0, 0
     costs: defaultdict[tuple[str, str], Fraction] = defaultdict(Fraction)
-    for group, measures in usage.matching(dimensions_of(charge), place, wanted):
+    for group, measures in cells:
+        if any(group[name] not in values for name, values in wanted.items()):
+            continue
         amount = quantity_of(charge.metric, measures)
         quantity += amount
         requests += measures.requests

@@ -72,6 +72,13 @@ NAVIGATION: Final = (
         ),
     ),
     (
+        "Billing",
+        (
+            Item("Prepaid credit", "account_balance_wallet", "billing.creditgrant"),
+            Item("Coupons", "local_offer", "billing.coupon"),
+        ),
+    ),
+    (
         "Access",
         (
             Item("Members", "group", "tenants.membership"),

@@ -196,4 +196,5 @@ def store(claimed: ClaimedInvoice, **changes: Any) -> None:
 
 def wait_seconds(attempts: int) -> int:
     """Return how long a row waits after so many attempts."""
-    return min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2 ** min(attempts - 1, 20))
+    doublings = max(0, min(attempts - 1, 20))
+    return min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS << doublings)

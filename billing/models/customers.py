@@ -23,6 +23,8 @@ class Customer(models.Model):
     # [{"name": "VAT", "percent": "19"}], percent as a decimal string.
     tax_rates = models.JSONField(default=list, blank=True)
     stripe_customer = models.CharField(max_length=100, blank=True, default="")
+    # Signed links to the customer's own page hold it: raising it ends all of them.
+    link_generation = models.PositiveIntegerField(default=0, editable=False)
     archived_at = models.DateTimeField(null=True, blank=True, editable=False)
     # When a period begins that needs a draft; None: none does.
     next_draft_at = models.DateTimeField(null=True, default=now, editable=False)

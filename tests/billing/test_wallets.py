@@ -39,11 +39,11 @@ from tests.billing.credit_scene import (
     balances,
     charge,
     entries,
-    make_customer,
     make_grant,
     make_wallet,
     void,
 )
+from tests.billing.scene import make_customer
 from tests.factories import NANOS, Account, make_event, send, windows_of
 from tests.metering.api.caller import Answer, Caller, caller
 from tests.seed import SEED
