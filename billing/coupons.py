@@ -90,7 +90,7 @@ def coupon_of(
 
 
 def discounts_of(statements: Collection[Statement], *, at: datetime) -> dict[int, Discount]:
-    """Return the discount that each of these statements gets if it is finalized at a time, by id."""
+    """Return the discounts of statements that are finalized at a time, by the statement's id."""
     coupons = _coupons_of({each.customer_id for each in statements}, at=at)
     found = {each.id: _oldest(coupons[each.customer_id], each.period_end) for each in statements}
     return {id_: discount for id_, discount in found.items() if discount is not None}
