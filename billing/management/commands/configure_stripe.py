@@ -58,9 +58,7 @@ class Command(BaseCommand):
     def _configure(self, tenant: Tenant, options: dict[str, Any]) -> None:
         if options["key_file"] is not None:
             if options["webhook_secret_file"] is None:
-                raise CommandError(
-                    "--key-file needs --webhook-secret-file: they are of one account."
-                )
+                raise CommandError("--key-file needs --webhook-secret-file, of the same account.")
             set_credentials(
                 tenant=tenant,
                 actor=ACTOR,
@@ -95,13 +93,14 @@ class Command(BaseCommand):
     def _show(self, tenant: Tenant) -> None:
         row = StripeSettings.objects.filter(tenant=tenant).first() or StripeSettings()
         credentials = credentials_of(row)
-        mode = "none" if credentials is None else "live" if credentials.is_live else "test"
-        whose = "the tenant's own" if row.secrets is not None else "the installation's"
-        self.stdout.write(
-            f"Key         {mode} mode, {whose}" if credentials else "Key         none"
-        )
-        since = "" if row.collects_from is None else f", statements since {row.collects_from:%F %T}"
-        self.stdout.write(f"Collects    {'yes' if row.collects else 'no'}{since}")
+        key = "none"
+        if credentials is not None:
+            whose = "the tenant's own" if row.secrets is not None else "the installation's"
+            key = f"{'live' if credentials.is_live else 'test'} mode, {whose}"
+        self.stdout.write(f"Key         {key}")
+        since = row.collects_from
+        shown = f", statements since {since:%F %T}" if since is not None else ""
+        self.stdout.write(f"Collects    {'yes' if row.collects else 'no'}{shown}")
         self.stdout.write(f"Method      {row.collection_method}")
         self.stdout.write(f"Halts       {'overdue customers' if row.halts_overdue else 'no one'}")
         self.stdout.write(f"Webhooks    POST /webhooks/stripe/{tenant.id}")

@@ -194,6 +194,15 @@ class Scene:
             )
             StripeAccount.objects.update(state=AccountState.CURRENT)
 
+    def exclude(self, statement: Statement) -> None:
+        """Collect only what became final after a statement did."""
+        assert statement.finalized_at is not None
+        configure_collection(
+            tenant=self.account.tenant,
+            actor="tests",
+            collects_from=statement.finalized_at + timedelta(seconds=1),
+        )
+
     def void(self, statement: Statement) -> None:
         with tenant_scope(self.tenant_id):
             Statement.objects.filter(id=statement.id).update(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from django.core.management import CommandError, call_command
+from pytest_django import Settings
 
 from billing.models import StripeMeter, StripeSettings
 from tests.billing.scene import PER_REQUEST, make_customer, make_plan
@@ -42,17 +43,15 @@ def test_keys_come_from_files_and_are_not_shown(account: Account, tmp_path: Path
     )
     assert row.collects_from is not None
     assert "Collects    no" in configure(account, "--no-collect")
-    with pytest.raises(CommandError, match="of one account"):
+    with pytest.raises(CommandError, match="of the same account"):
         configure(account, "--key-file", str(key))
     key.write_text("pk_test_public")
     with pytest.raises(CommandError, match="must be a secret or restricted key"):
         configure(account, "--key-file", str(key), "--webhook-secret-file", str(secret))
 
 
-def test_a_plan_is_metered_or_the_reason_is_said(
-    account: Account, settings: object, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(settings, "STRIPE_API_KEY", API_KEY)
+def test_a_plan_is_metered_or_the_reason_is_said(account: Account, settings: Settings) -> None:
+    settings.STRIPE_API_KEY = API_KEY
     make_plan(account, PER_REQUEST, name="Usage")
     make_plan(account, {"name": "Fee", "kind": "flat", "amount": "1"}, name="Fees")
     configure(account, "--meter-plan", "Usage")
@@ -63,13 +62,11 @@ def test_a_plan_is_metered_or_the_reason_is_said(
             configure(account, "--meter-plan", name)
 
 
-def test_a_customer_is_collected_from_in_its_own_way(
-    account: Account, settings: object, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_customer_is_collected_from_in_its_own_way(account: Account, settings: Settings) -> None:
     customer = make_customer(account)
     with pytest.raises(CommandError, match="There is no key yet"):
         configure(account, "--customer", "acme", "--customer-method", "none")
-    monkeypatch.setattr(settings, "STRIPE_API_KEY", API_KEY)
+    settings.STRIPE_API_KEY = API_KEY
     configure(account, "--customer", "acme", "--customer-method", "none")
     with account.scope():
         assert customer.stripe_accounts.get().collection_method == "none"
