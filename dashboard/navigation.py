@@ -152,6 +152,7 @@ NAVIGATION: Final = (
             Tab("prices", "Prices"),
             Tab("alerts", "Alerts"),
             Tab("sources", "Sources"),
+            Tab("billing", "Billing"),
             Tab("workspace", "Workspace"),
             Tab("audit_log", "Audit log"),
         ),

@@ -12,7 +12,14 @@ from billing.models import (
     CreditNote,
     CreditNoteApplication,
     CreditNoteLine,
+    Plan,
     Statement,
+    StripeAccount,
+    StripeEvent,
+    StripeInvoice,
+    StripeMeter,
+    StripeMeterValue,
+    StripeSettings,
     Wallet,
 )
 from billing.tasks_reconciliation import reconcile
@@ -30,6 +37,7 @@ def bill(account: Account) -> None:
     assert caller(account).get(f"/v1/statements/{statement.id}.csv").status == 200
     with account.scope():
         BillingSettings.objects.create(tenant=account.tenant)
+        _collect(account, Statement.objects.get(id=statement.id))
     give_credit(account, statement)
     _reconcile(account)
 
@@ -86,3 +94,16 @@ def _reconcile(account: Account) -> None:
     ]
     assert [answer.status for answer in answers] == [200, 202]
     reconcile()
+
+
+def _collect(account: Account, statement: Statement) -> None:
+    """What is known of Stripe."""
+    own: dict[str, Any] = {"tenant": account.tenant}
+    StripeSettings.objects.create(**own)
+    payer = StripeAccount.objects.create(customer=statement.customer, is_live=False, **own)
+    StripeInvoice.objects.create(statement=statement, account=payer, is_live=False, **own)
+    StripeEvent.objects.create(event_id="evt_1", type="invoice.paid", is_live=False, **own)
+    plan = Plan.objects.all()[0]
+    meter = StripeMeter.objects.create(plan=plan, is_live=False, charge="Requests", **own)
+    hour = datetime.now(UTC)
+    StripeMeterValue.objects.create(meter=meter, account=payer, hour=hour, value=1, **own)

@@ -56,3 +56,14 @@ def test_a_link_shows_a_customer_its_own_statements_until_it_expires(
         billed.customer.link_generation += 1
         billed.customer.save()
     assert visitor.get(link[1]).status_code == 410
+
+
+def test_who_statements_are_from_is_set_on_a_page(account: Account, client: Client) -> None:
+    _signed_in(account, client)
+    page = client.get("/settings/billing").content.decode()
+    token = re.search(r'name="form_token" value="([^"]+)"', page)
+    assert token is not None
+    fields = {"form_token": token[1], "legal_name": "Brightloop, Inc.", "finalize_after_days": "3"}
+    fields["credit_note_prefix"] = "CN-"
+    done = client.post("/settings/billing", fields, follow=True).content.decode()
+    assert "Statements are from Brightloop, Inc.; final 3 days after the period" in done
