@@ -5,30 +5,20 @@ Read within one snapshot.
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from datetime import datetime, timedelta
-from fractions import Fraction
-from typing import Final, NamedTuple
+from datetime import date, datetime
+from typing import Final
 
 from django.db.models import Q, QuerySet
 
 from billing.currencies import digits_of
-from billing.drafts import drafts_of
+from billing.margin_revenue import read_revenue
 from billing.models import Customer, Statement, StatementState
-from billing.totals import round_half_away
 from billing.usage import Demand, Piece, read_usage
 from common.money import NANOS_PER_USD
 from metering.reporting.question import UsageQuestion
 from metering.reporting.usage import total_usage
 
 _EVERYTHING: Final[frozenset[str]] = frozenset()
-_MICROSECOND: Final = timedelta(microseconds=1)
-
-
-class Revenue(NamedTuple):
-    """What a customer pays in billionths of its currency, before tax, and the latest statement."""
-
-    nanos: int
-    statement: Statement
 
 
 def customers_between(tenant_id: int, starts_at: datetime) -> QuerySet[Customer]:
@@ -37,47 +27,33 @@ def customers_between(tenant_id: int, starts_at: datetime) -> QuerySet[Customer]
     return Customer.objects.filter(wanted, tenant_id=tenant_id)
 
 
-def revenue_between(
-    tenant_id: int, customer_ids: Collection[int], starts_at: datetime, ends_at: datetime
-) -> dict[int, Revenue]:
-    """Return the revenue of each of these customers that has a statement of this time.
-
-    A statement's net amount counts in a time as its period lies in it: whole for a month of a
-    monthly plan, a third for a month of a quarterly one.
+def revenue_of(
+    tenant_id: int, customer_ids: Collection[int], first: date, last: date
+) -> dict[tuple[int, date], int]:
+    """Return what each of these customers is charged for each of these months, in minor units,
+    before tax: what is not there is nothing.
     """
-    statements = (
-        Statement.objects.filter(
-            tenant_id=tenant_id,
-            customer_id__in=customer_ids,
-            period_start__lt=ends_at,
-            period_end__gt=starts_at,
-        )
-        .exclude(state=StatementState.VOID)
-        .select_related("customer")
-        .order_by("period_start", "id")
-    )
-    drafts = drafts_of([each for each in statements if each.state == StatementState.DRAFT])
-    amounts: defaultdict[int, Fraction] = defaultdict(Fraction)
-    latest: dict[int, Statement] = {}
-    for statement in statements:
-        draft = drafts.get(statement.id)
-        minor = statement.taxable if draft is None else draft.totals.taxable
-        share = _share(statement, starts_at, ends_at)
-        amounts[statement.customer_id] += share * _nanos(minor, statement.currency)
-        latest[statement.customer_id] = statement
-    return {
-        customer_id: Revenue(round_half_away(amounts[customer_id]), statement)
-        for customer_id, statement in latest.items()
-    }
+    revenue: defaultdict[tuple[int, date], int] = defaultdict(int)
+    for part in read_revenue(tenant_id, first, last, customer_ids=customer_ids):
+        revenue[part.customer_id, part.month] += part.amount
+    return revenue
 
 
-def _share(statement: Statement, starts_at: datetime, ends_at: datetime) -> Fraction:
-    inside = min(ends_at, statement.period_end) - max(starts_at, statement.period_start)
-    whole = statement.period_end - statement.period_start
-    return Fraction(inside // _MICROSECOND, whole // _MICROSECOND)
+def statements_between(
+    tenant_id: int, customer_ids: Collection[int], starts_at: datetime, ends_at: datetime
+) -> dict[int, Statement]:
+    """Return the last statement, not void, that each customer has of a time."""
+    rows = Statement.objects.filter(
+        tenant_id=tenant_id,
+        customer_id__in=customer_ids,
+        period_start__lt=ends_at,
+        period_end__gt=starts_at,
+    ).exclude(state=StatementState.VOID)
+    return {row.customer_id: row for row in rows.order_by("period_start", "id")}
 
 
-def _nanos(minor: int, currency: str) -> int:
+def nanos_of(minor: int, currency: str) -> int:
+    """Return minor units as billionths of the currency."""
     scale: int = 10 ** digits_of(currency)
     return minor * (NANOS_PER_USD // scale)
 

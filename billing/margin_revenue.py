@@ -6,11 +6,11 @@ adjustment therefore to the months that it corrects.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Final, NamedTuple
 
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
 from billing.drafts import drafts_of
 from billing.margin_months import month_begin, next_month, split, spread
@@ -61,14 +61,23 @@ class Revenue(NamedTuple):
 
 
 def read_revenue(
-    tenant_id: int, first: date, last: date, *, with_drafts: bool = True
+    tenant_id: int,
+    first: date,
+    last: date,
+    *,
+    with_drafts: bool = True,
+    customer_ids: Collection[int] | None = None,
 ) -> Iterator[Revenue]:
-    """Yield what is charged for these months. Within a snapshot."""
+    """Yield what is charged for these months to these customers; None: to all. Within a
+    snapshot.
+    """
+    whose = Q() if customer_ids is None else Q(customer_id__in=customer_ids)
+    statements = Statement.objects.filter(whose, tenant_id=tenant_id)
     begin = month_begin(first) - ZONES_APART
     end = month_begin(next_month(last)) + ZONES_APART
-    lines = list(_final_lines(tenant_id, begin, end))
+    lines = list(_final_lines(tenant_id, statements, begin, end))
     if with_drafts:
-        lines += _draft_lines(tenant_id, begin, end)
+        lines += _draft_lines(statements, begin, end)
     features = _Features(tenant_id, {line.key.subscription_id for line in lines})
     for line in lines:
         named = features.of(line)
@@ -85,11 +94,14 @@ def read_revenue(
                 )
 
 
-def _final_lines(tenant_id: int, begin: datetime, end: datetime) -> Iterator[Charged]:
+def _final_lines(
+    tenant_id: int, statements: QuerySet[Statement], begin: datetime, end: datetime
+) -> Iterator[Charged]:
     """Yield the lines of every final statement that has a line in this time: all of them, since a
     coupon is of all of them.
     """
-    own = StatementLine.objects.filter(tenant_id=tenant_id, statement__state=StatementState.FINAL)
+    final = statements.filter(state=StatementState.FINAL)
+    own = StatementLine.objects.filter(tenant_id=tenant_id, statement__in=final)
     inside = own.filter(starts_at__lt=end, ends_at__gte=begin)
     rows = (
         own.filter(statement__in=inside.values("statement_id"))
@@ -114,11 +126,12 @@ def _final_lines(tenant_id: int, begin: datetime, end: datetime) -> Iterator[Cha
             yield Charged(statement, key, row.starts_at, row.ends_at, amount)
 
 
-def _draft_lines(tenant_id: int, begin: datetime, end: datetime) -> Iterator[Charged]:
+def _draft_lines(
+    statements: QuerySet[Statement], begin: datetime, end: datetime
+) -> Iterator[Charged]:
     """Yield the lines of drafts: those of this time, and later ones, which may adjust it."""
-    rows = Statement.objects.filter(
-        tenant_id=tenant_id, state=StatementState.DRAFT, period_end__gt=begin
-    ).select_related("customer")
+    drafts_then = statements.filter(state=StatementState.DRAFT, period_end__gt=begin)
+    rows = drafts_then.select_related("customer")
     drafts = list(rows.order_by("id")[: DRAFTS_MAX + 1])
     if len(drafts) > DRAFTS_MAX:
         raise InvalidQuestion(

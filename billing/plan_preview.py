@@ -2,17 +2,19 @@
 usage of customers, by the same `rate` as statements.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from typing import Final, NamedTuple
+from zoneinfo import ZoneInfo
 
 from django.db.models import F, Q, QuerySet
 
 from billing.currencies import digits_of
-from billing.earnings import revenue_between
+from billing.earnings import revenue_of
 from billing.models import Anchor, Customer
 from billing.models.plans import Plan
 from billing.periods import Part, Period, Schedule
@@ -23,7 +25,6 @@ from billing.statement_lines import dimensions_of, used_of
 from billing.terms import ChargeModel, FlatCharge, Metric, Terms, UsageCharge, Version
 from billing.totals import round_half_away
 from billing.usage import CustomerUsage, Demand, Piece, read_usage
-from common.money import NANOS_PER_USD
 
 # So many customers are rated for one preview.
 CUSTOMERS_MAX: Final = 100
@@ -127,21 +128,22 @@ def replay(plan: Plan, terms: Terms, customers: QuerySet[Customer], now: datetim
     paying = customers.filter(currency=plan.currency).order_by("name", "id")
     chosen = list(paying[:CUSTOMERS_MAX])
     amounts = dict(_amounts(plan, terms, [each.id for each in chosen], period))
-    billed = revenue_between(
-        plan.tenant_id,
-        [each.id for each in chosen],
-        period.scheduled_start,
-        period.scheduled_end,
-    )
-    rows = [
-        WouldBill(
-            each,
-            amounts[each.id],
-            _minor(billed[each.id].nanos, plan.currency) if each.id in billed else None,
-        )
-        for each in chosen
-    ]
+    billed = _billed(plan, [each.id for each in chosen], period)
+    rows = [WouldBill(each, amounts[each.id], billed.get(each.id)) for each in chosen]
     return Replay(period.scheduled_start, period.scheduled_end, rows, paying.count() - len(chosen))
+
+
+def _billed(plan: Plan, customer_ids: Sequence[int], period: Period) -> dict[int, int]:
+    """Return what statements charge each of these customers for the months of a period."""
+    zone = ZoneInfo(plan.timezone)
+    first, last = (
+        at.astimezone(zone).date().replace(day=1)
+        for at in (period.scheduled_start, period.scheduled_end - timedelta(microseconds=1))
+    )
+    billed: defaultdict[int, int] = defaultdict(int)
+    for (customer_id, _), amount in revenue_of(plan.tenant_id, customer_ids, first, last).items():
+        billed[customer_id] += amount
+    return billed
 
 
 def terms_in_force(plan: Plan, now: datetime) -> Terms:
@@ -196,7 +198,3 @@ def _part(terms: Terms, period: Period) -> Part:
         day_share=whole,
         second_share=whole,
     )
-
-
-def _minor(nanos: int, currency: str) -> int:
-    return round_half_away(Fraction(nanos * 10 ** digits_of(currency), NANOS_PER_USD))

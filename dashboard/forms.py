@@ -80,9 +80,7 @@ def form_token(request: PageRequest) -> dict[str, str]:
     return {FORM_FIELD: new_form_token(request.tenant)}
 
 
-def save_once(
-    request: PageRequest, form: forms.Form | forms.ModelForm[Any], save: Callable[[], Saved]
-) -> Saved | None:
+def save_once(request: PageRequest, form: forms.Form, save: Callable[[], Saved]) -> Saved | None:
     """Write a sound form by `save`; None if it must be shown again, with the reasons in it.
 
     Raises AlreadySent for the second of two clicks.
@@ -105,7 +103,7 @@ def save_once(
     return None
 
 
-def add_errors(form: forms.Form | forms.ModelForm[Any], error: ValidationError) -> None:
+def add_errors(form: forms.Form, error: ValidationError) -> None:
     """Show what the domain refuses: at its field, or above the form where there is none."""
     by_field = error.error_dict if hasattr(error, "error_dict") else {"": [error]}
     for name, errors in by_field.items():

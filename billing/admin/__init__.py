@@ -1,5 +1,8 @@
-"""Admin pages of billing. Each module registers its pages when it is imported."""
+"""Admin pages of billing. Customers and plans are shown here and changed on their own pages.
 
-from billing.admin import coupons, credits
+Each module registers its pages when it is imported.
+"""
 
-__all__ = ["coupons", "credits"]
+from billing.admin import coupons, credits, customers, plans, statements
+
+__all__ = ["coupons", "credits", "customers", "plans", "statements"]

@@ -7,7 +7,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from billing.admin.forms import CreditAdmin, CreditForm, own
-from billing.coupons import create_coupon, end_coupon
+from billing.coupons import create_coupon, end_coupon, validate_coupon
 from billing.currencies import money_of
 from billing.models import Coupon
 from tenants.admin_forms import FilledForm
@@ -33,6 +33,10 @@ class CouponForm(CreditForm):
             "ends_at": "It is for statements whose period ends while it lasts.",
             "statements_max": "How many statements it is for. Leave empty for all.",
         }
+
+    def judge(self) -> None:
+        self.instance.starts_at = timezone.now()
+        validate_coupon(self.instance)
 
 
 @register(Coupon, site=site)

@@ -4,10 +4,11 @@ from typing import Any, Final
 
 from django.contrib.admin import display, register
 from django.http import HttpRequest
+from django.utils import timezone
 from unfold.decorators import display as labelled
 
 from billing.admin.forms import CreditAdmin, CreditForm, own
-from billing.credits import grant_credit, void_credit
+from billing.credits import grant_credit, validate_grant, void_credit
 from billing.currencies import money_of
 from billing.models import CreditGrant
 from tenants.admin_forms import FilledForm
@@ -47,6 +48,10 @@ class CreditGrantForm(CreditForm):
             "rollover_months": "How long rolled-over credit lasts. Leave empty for no end.",
             "reference": "Such as the number of a payment.",
         }
+
+    def judge(self) -> None:
+        self.instance.effective_at = timezone.now()
+        validate_grant(self.instance)
 
 
 @register(CreditGrant, site=site)

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
+from django.db.models import Sum
 from django.http import Http404, HttpResponse
 from django.shortcuts import render
 from django.utils import timezone
 
 from billing.customers import archive_customer, further_links, update_customer
 from billing.models import (
+    CreditNote,
     Customer,
     CustomerLink,
     Statement,
@@ -20,7 +22,7 @@ from billing.subscriptions import delete_subscription, update_subscription
 from common.errors import Conflict
 from dashboard.access import PageRequest, customers_page, may_bill
 from dashboard.amounts import money, percent
-from dashboard.billing.figures import CustomerFigures, figures_of
+from dashboard.billing.figures import CustomerFigures, figures_by_month
 from dashboard.billing.months import Month, month_of
 from dashboard.buttons import button_of
 from dashboard.charts import CRITICAL, FIRST, Figure, line, over_time
@@ -32,6 +34,7 @@ MONTHS_SHOWN: Final = 6
 STATEMENTS_SHOWN: Final = 24
 SUBSCRIPTIONS_SHOWN: Final = 50
 LINKS_SHOWN: Final = 200
+GRANTS_SHOWN: Final = 20
 # Drafts are rated when they are read; older ones say only that they are drafts.
 DRAFTS_RATED: Final = 3
 
@@ -56,10 +59,8 @@ def page(request: PageRequest, customer_id: int) -> HttpResponse:
     """The present month and period of a customer, and what came before."""
     customer = find_customer(request, customer_id)
     bar = filter_bar_of(request)
-    months = [
-        (each, figures_of(request.tenant.id, customer, each))
-        for each in (month_of(bar, back) for back in range(MONTHS_SHOWN))
-    ]
+    shown = [month_of(bar, back) for back in range(MONTHS_SHOWN)]
+    months = list(zip(shown, figures_by_month(request.tenant.id, customer, shown), strict=True))
     statements = _statements(customer)
     now = bar.now
     subscriptions = list(
@@ -85,9 +86,16 @@ def page(request: PageRequest, customer_id: int) -> HttpResponse:
         "subscriptions": [(each, _state_of(each, now)) for each in subscriptions],
         "links": list(further_links(customer).order_by("dimension", "value")[:LINKS_SHOWN]),
         "statements": statements,
-        "months": [(each, row) for each, row in months if row.revenue or row.cost_nanos],
+        "months": [(each, row) for each, row in months if row.revenue_nanos or row.cost_nanos],
         "course": _course(months, bar) if figures.is_comparable else None,
         "now": now,
+        "grants": list(customer.credit_grants.order_by("-id")[:GRANTS_SHOWN]),
+        "credit": customer.credit_grants.aggregate(sum=Sum("balance"))["sum"] or 0,
+        "notes": list(
+            CreditNote.objects.filter(tenant=request.tenant, statement__customer=customer)
+            .select_related("statement")
+            .order_by("-id")[:GRANTS_SHOWN]
+        ),
     }
     return render(request, "dashboard/billing/customer.html", context)
 
@@ -130,7 +138,7 @@ def headline_of(customer: Customer, figures: CustomerFigures, month: Month) -> s
     cost = money(figures.cost_nanos)
     if customer.archived_at is not None:
         return f"{customer.name} is archived"
-    if figures.revenue is None:
+    if figures.statement is None:
         return f"{customer.name} costs {cost} {month.spoken} and is not billed"
     margin = figures.margin_nanos
     if margin is None:

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode
 
-from django.http import HttpResponse
+from django.contrib import messages
+from django.http import HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
 
@@ -34,9 +35,9 @@ from dashboard.paging import number_of
 PER_PAGE: Final = 20
 CHARTED: Final = 10
 LOSSES_SHOWN: Final = 3
-# More customers are rated after the page is there, and more than `RATED_MAX` in files alone.
+# More customers are rated after the page is there, and more than `RATED_MAX` not at all.
 AT_ONCE_MAX: Final = 100
-RATED_MAX: Final = 3_000
+RATED_MAX: Final = 1_500
 PAGES_MAX: Final = 10_000
 ORDERS: Final[dict[str, tuple[str, Callable[[CustomerFigures], Any]]]] = {
     "cost": ("Cost", lambda row: -row.cost_nanos),
@@ -104,7 +105,7 @@ def figures(request: PageRequest) -> HttpResponse:
     number = customers_between(request.tenant.id, asked.month.starts_at).count()
     context: dict[str, Any] = {"may_bill": may_bill(request), "is_part": True, "bar": asked.bar}
     if number > RATED_MAX:
-        context["too_many"] = RATED_MAX
+        context["too_many"] = True
     else:
         context |= _content(request, asked)
     return render(request, "dashboard/billing/customers_content.html", context)
@@ -251,6 +252,9 @@ def csv_file(request: PageRequest) -> HttpResponse:
     """All customers of the month, exact, for spreadsheets."""
     asked = _asked(request)
     before = month_of(asked.bar, asked.month.back + 1)
+    if customers_between(request.tenant.id, asked.month.starts_at).count() > RATED_MAX:
+        messages.error(request, f"A file has at most {RATED_MAX:,} customers; read /v1/margins.")
+        return HttpResponseRedirect(asked.query(path=reverse("dashboard:customers")))
     earnings = read_earnings(request.tenant.id, asked.month, before)
     return csv_response(_csv_rows(earnings, asked.month), name=f"customers-{asked.month.code}.csv")
 
@@ -260,7 +264,7 @@ def _csv_rows(earnings: Earnings, month: Month) -> Iterator[list[str]]:
            "statement"]  # fmt: skip
     for row in sorted(earnings.rows, key=lambda row: -row.cost_nanos):
         margin = row.margin_nanos
-        statement = row.revenue.statement if row.revenue else None
+        statement = row.statement
         yield [
             month.code,
             row.customer.key,

@@ -1,16 +1,23 @@
 """What a tenant earns on its customers in a month: on each, and on all of them."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import cached_property
 from statistics import median_low
 from typing import Final
 
 from django.db.models import F, Q
 
-from billing.earnings import Revenue, costs_of, customers_between, revenue_between, total_cost
-from billing.models import Customer, Subscription
+from billing.earnings import (
+    costs_of,
+    customers_between,
+    nanos_of,
+    revenue_of,
+    statements_between,
+    total_cost,
+)
+from billing.models import Customer, Statement, Subscription
 from billing.plan_rules import COST_CURRENCY
 from billing.usage import Piece
 from dashboard.billing.months import Month
@@ -28,11 +35,8 @@ class CustomerFigures:
     customer: Customer
     plan: str
     cost_nanos: int
-    revenue: Revenue | None
-
-    @property
-    def revenue_nanos(self) -> int:
-        return self.revenue.nanos if self.revenue else 0
+    revenue_nanos: int
+    statement: Statement | None
 
     @property
     def is_comparable(self) -> bool:
@@ -49,7 +53,7 @@ class CustomerFigures:
         and not meant.
         """
         margin = self.margin_nanos
-        return margin is not None and margin < 0 and self.revenue is not None
+        return margin is not None and margin < 0 and self.statement is not None
 
 
 @dataclass(frozen=True)
@@ -118,8 +122,10 @@ def read_earnings(tenant_id: int, month: Month, before: Month) -> Earnings:
     customers = list(customers_between(tenant_id, month.starts_at))
     span = _piece(month.starts_at, month.until)
     elapsed = month.until - month.starts_at
+    ids = [each.id for each in customers]
+    revenue = revenue_of(tenant_id, ids, month.first, month.first)
     return Earnings(
-        rows=_figures(tenant_id, customers, month),
+        rows=_figures(tenant_id, customers, month, revenue),
         cost_nanos=total_cost(tenant_id, span),
         cost_before_nanos=total_cost(
             tenant_id,
@@ -133,18 +139,33 @@ def _piece(starts_at: datetime, until: datetime) -> Piece:
     return Piece(starts_at, max(until, starts_at + timedelta(microseconds=1)))
 
 
-def figures_of(tenant_id: int, customer: Customer, month: Month) -> CustomerFigures:
-    """Return one customer's month."""
-    return _figures(tenant_id, [customer], month)[0]
+def figures_by_month(
+    tenant_id: int, customer: Customer, months: Sequence[Month]
+) -> list[CustomerFigures]:
+    """Return one customer's figures in months that follow each other, in their order."""
+    first, last = min(each.first for each in months), max(each.first for each in months)
+    revenue = revenue_of(tenant_id, [customer.id], first, last)
+    return [_figures(tenant_id, [customer], month, revenue)[0] for month in months]
 
 
-def _figures(tenant_id: int, customers: Sequence[Customer], month: Month) -> list[CustomerFigures]:
+def _figures(
+    tenant_id: int,
+    customers: Sequence[Customer],
+    month: Month,
+    revenue: Mapping[tuple[int, date], int],
+) -> list[CustomerFigures]:
     ids = [each.id for each in customers]
-    revenue = revenue_between(tenant_id, ids, month.starts_at, month.ends_at)
     costs = costs_of(tenant_id, ids, [_piece(month.starts_at, month.until)])
     plans = _plans_at(tenant_id, ids, month.until)
+    statements = statements_between(tenant_id, ids, month.starts_at, month.ends_at)
     return [
-        CustomerFigures(each, plans.get(each.id, ""), costs[each.id][0], revenue.get(each.id))
+        CustomerFigures(
+            each,
+            plans.get(each.id, ""),
+            costs[each.id][0],
+            nanos_of(revenue.get((each.id, month.first), 0), each.currency),
+            statements.get(each.id),
+        )
         for each in customers
     ]
 

@@ -1,7 +1,7 @@
 """Months of the tenant's calendar, by which pages of billing are read."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -20,6 +20,7 @@ class Month(NamedTuple):
     until: datetime
     words: str
     code: str
+    first: date
     # How many months lie between it and the present one.
     back: int
 
@@ -41,7 +42,13 @@ def month_of(bar: FilterBar, back: int) -> Month:
     starts_at, ends_at = first.astimezone(UTC), end.astimezone(UTC)
     form = "%B" if first.year == local.year else "%B %Y"
     return Month(
-        starts_at, ends_at, min(ends_at, bar.now), first.strftime(form), f"{first:%Y-%m}", back
+        starts_at,
+        ends_at,
+        min(ends_at, bar.now),
+        first.strftime(form),
+        f"{first:%Y-%m}",
+        first.date(),
+        back,
     )
 
 

@@ -63,12 +63,12 @@ class TermsForm(forms.Form):
         self.is_valid()
         if "name" in self.fields and not self.cleaned_data.get("name"):
             self.add_error("name", "Give the plan a name.")
-        if not self.is_valid() or not all(readable):
+        if not all(readable):
             return None
         terms = Terms(
             charges=[charge.charge() for charge in self.charges],
-            minimum_amount=self.cleaned_data["minimum_amount"],
-            cap_amount=self.cleaned_data["cap_amount"],
+            minimum_amount=self.cleaned_data.get("minimum_amount"),
+            cap_amount=self.cleaned_data.get("cap_amount"),
         )
         for problem in terms_problems(terms, currency=self.currency):
             self._show(problem)

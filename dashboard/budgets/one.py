@@ -14,7 +14,8 @@ from common.errors import InvalidRequest
 from common.money import usd_from_nanos
 from dashboard.access import PageRequest, cached_page, may_manage
 from dashboard.budgets.bars import bar_of
-from dashboard.budgets.burn import Burn, burn_figure, burn_rows, question_of, read_burn
+from dashboard.budgets.burn import Burn, burn_rows, question_of, read_burn
+from dashboard.budgets.burn_chart import burn_figure
 from dashboard.budgets.history import (
     crossings_of,
     group_words,
@@ -53,6 +54,8 @@ USERS_SHOWN: Final = 6
 REFUSALS_COUNTED: Final = 200
 REFUSALS_SHOWN: Final = 5
 HOUR: Final = timedelta(hours=1)
+# What a window without end used within its first day may have been reported late.
+RATED_FROM: Final = timedelta(days=1)
 # By what the users of a budget are told apart, the most telling first.
 ASKED: Final = ("agent", "customer", "feature", "user", "session", "model", "team")
 DIMENSIONS_OFFERED: Final = 4
@@ -193,9 +196,11 @@ def _rate(window: WatchedWindow | None, bar: FilterBar) -> int | None:
     """What is used in an hour, so far; None where that says nothing."""
     if window is None or window.part == "seconds" or window.rule.is_rolling:
         return None
-    first = window.state.starts_at if window.state.ends_at else window.state.first_used_at
+    is_endless = window.state.ends_at is None
+    first = window.state.first_used_at if is_endless else window.state.starts_at
     elapsed = bar.now - (first or bar.now)
-    if elapsed < HOUR / 4 or (window.state.ends_at and window.state.ends_at <= bar.now):
+    is_over = window.state.ends_at is not None and window.state.ends_at <= bar.now
+    if is_over or elapsed < (RATED_FROM if is_endless else HOUR / 4):
         return None
     return window.spent * 3600 // int(elapsed.total_seconds())
 

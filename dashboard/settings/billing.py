@@ -14,9 +14,29 @@ from dashboard.frame import filter_bar_of, frame
 from tenants.admin_site import actor_of
 
 
-class BillingForm(forms.ModelForm):  # type: ignore[type-arg]
+class BillingForm(forms.Form):
     """How the tenant bills."""
 
+    legal_name = forms.CharField(
+        label="Legal name",
+        max_length=200,
+        required=False,
+        help_text="Statements are from it. Empty: the workspace's name.",
+    )
+    address = forms.CharField(
+        max_length=1000, required=False, widget=forms.Textarea(attrs={"rows": 4})
+    )
+    email = forms.EmailField(label="Email for questions", required=False)
+    vat_id = forms.CharField(label="VAT number", max_length=50, required=False)
+    statement_prefix = forms.CharField(
+        label="Before the numbers of statements",
+        max_length=20,
+        required=False,
+        help_text="As in “BL-”, which makes BL-000001. The series has no gaps.",
+    )
+    credit_note_prefix = forms.CharField(
+        label="Before the numbers of credit notes", max_length=20, required=False
+    )
     finalize_after_days = forms.IntegerField(
         label="Finalize by itself",
         required=False,
@@ -26,36 +46,17 @@ class BillingForm(forms.ModelForm):  # type: ignore[type-arg]
         "usage on the next. Empty: a person finalizes.",
     )
 
-    class Meta:
-        model = BillingSettings
-        fields = (
-            "legal_name",
-            "address",
-            "email",
-            "vat_id",
-            "statement_prefix",
-            "credit_note_prefix",
-            "finalize_after_days",
+    def __init__(self, request: PageRequest, stored: BillingSettings) -> None:
+        super().__init__(
+            sent_data(request), initial={name: getattr(stored, name) for name in self.base_fields}
         )
-        labels = {
-            "legal_name": "Legal name",
-            "email": "Email for questions",
-            "vat_id": "VAT number",
-            "statement_prefix": "Before the numbers of statements",
-            "credit_note_prefix": "Before the numbers of credit notes",
-        }
-        help_texts = {
-            "legal_name": "Statements are from it. Empty: the workspace's name.",
-            "statement_prefix": "As in “BL-”, which makes BL-000001. The series has no gaps.",
-        }
-        widgets = {"address": forms.Textarea(attrs={"rows": 4})}
 
 
 @form_page("billing", may=may_bill, is_readable=True)
 def page(request: PageRequest) -> HttpResponse:
     """Who are statements from, and who finalizes them?"""
     stored = billing_settings(request.tenant.id)
-    form = BillingForm(sent_data(request), instance=billing_settings(request.tenant.id))
+    form = BillingForm(request, stored)
     if not may_bill(request):
         for field in form.fields.values():
             field.disabled = True

@@ -1,12 +1,14 @@
 """The admin of prepaid credit and coupons."""
 
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from django.test import Client
 
 from billing.models import Coupon, CreditEntry, CreditGrant, Customer
+from tenants.roles import Role
 from tests.billing.credit_scene import make_grant
 from tests.billing.scene import make_customer
 from tests.dashboard.test_admin import errors_of
@@ -86,8 +88,9 @@ def test_a_coupon_is_given_and_ended(account: Account, owner: Client, acme: Cust
 
 
 def test_members_who_do_not_manage_only_look(
-    account: Account, acme: Customer, viewer: Client
+    account: Account, acme: Customer, as_role: Callable[[Role], Client]
 ) -> None:
+    viewer = as_role(Role.VIEWER)
     grant = make_grant(account, acme, 500)
     assert viewer.get(f"{GRANTS}/{grant.id}/change/").status_code == 200
     assert viewer.post(f"{GRANTS}/add/", grant_form()).status_code == 403
