@@ -40,10 +40,16 @@ def bill(client: Client, *, calls: Sequence[Call], end: datetime, load: str) -> 
     spent = spend_by([call for call in calls if call.customer], lambda call: call.customer)
     keys = sorted(spent, key=lambda key: (-spent[key], str(key)))[: len(ORDER)]
     customers = list(map(str, keys))
+    parties = [party(key, place) for place, key in enumerate(customers)]
+    failed = [
+        *make_missing(client, path="/v1/plans", key="name", bodies=plans(), load=load),
+        *make_missing(client, path="/v1/customers", key="key", bodies=parties, load=load),
+    ]
+    if failed:
+        return failed
+    on_plans = list(subscriptions(client, customers, end))
     for path, key, bodies in (
-        ("/v1/plans", "name", plans()),
-        ("/v1/customers", "key", [party(key, place) for place, key in enumerate(customers)]),
-        ("/v1/subscriptions", "customer", list(subscriptions(client, customers, end))),
+        ("/v1/subscriptions", "customer", on_plans),
         ("/v1/credits", "reference", credit(customers[1:3], end)),
     ):
         if failed := make_missing(client, path=path, key=key, bodies=bodies, load=load):
