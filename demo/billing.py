@@ -1,7 +1,7 @@
 """Plans, customers and statements of the demo, made through the public API once its calls are in.
 
-A period of the plans that begin with the subscription ended a week ago, so its statement has usage;
-that of the plan which follows the calendar has fees at the least.
+A period of the plan that begins with the subscription ended a week ago, so its statement has usage;
+those of the plans which follow the calendar have fees or a minimum at the least.
 """
 
 from collections.abc import Iterator, Sequence
@@ -63,21 +63,20 @@ def plans() -> list[JsonObject]:
         {
             "name": STARTER,
             "charges": [
-                {"name": "Platform fee", "kind": "flat", "amount": "9", "when": "advance"},
+                {"name": "Platform fee", "kind": "flat", "amount": "19", "when": "advance"},
                 {
                     "name": "Requests",
                     "kind": "usage",
                     "metric": "requests",
                     "model": "per_unit",
-                    "unit_amount": "0.002",
+                    "unit_amount": "0.004",
                     "included_units": "2000",
                 },
             ],
         },
-        {"name": GROWTH, "anchor": "subscription", "charges": growth("5", "4")},
+        {"name": GROWTH, "anchor": "subscription", "charges": growth("14", "11")},
         {
             "name": SCALE,
-            "anchor": "subscription",
             "minimum_amount": "5",
             "charges": [
                 {
@@ -85,7 +84,7 @@ def plans() -> list[JsonObject]:
                     "kind": "usage",
                     "metric": "cost",
                     "model": "cost_plus",
-                    "percent": "35",
+                    "percent": "60",
                     "markups": [{"provider": "deepseek", "percent": "50"}],
                 }
             ],
@@ -129,7 +128,7 @@ def subscriptions(client: Client, customers: Sequence[str], end: datetime) -> It
         year=months // 12, month=months % 12 + 1, day=min(closed.day, LAST_SAFE_DAY)
     )
     for key, plan in zip(customers, ORDER, strict=False):
-        starts_at = since.replace(day=1) if plan == STARTER else since
+        starts_at = since if plan == GROWTH else since.replace(day=1)
         yield {"customer": key, "plan": str(ids[plan]), "starts_at": starts_at.isoformat()}
 
 
@@ -192,6 +191,6 @@ def revise(client: Client, end: datetime, load: str) -> list[str]:
         return []
     path = f"/v1/plans/{found[0]['id']}/versions"
     since = (end - CLOSED_FOR - timedelta(days=2)).replace(hour=0, minute=0)
-    body = {"from": since.isoformat(), "charges": growth("4.80", "3.60")}
+    body = {"from": since.isoformat(), "charges": growth("13.50", "10.50")}
     answer: Answer = client.post(path, body, idempotency_key=f"demo-{load}-{path}")
     return [] if answer.is_success else [remark(path, GROWTH, answer)]

@@ -38,3 +38,9 @@ def minor(amount: int, currency: str) -> SafeString:
         currency,
         money_of(amount, currency),
     )
+
+
+@register.filter
+def quantity(text: str) -> str:
+    """A decimal string with thousands marked: 1,234.5."""
+    return f"{Decimal(text):,f}".replace("-", MINUS)
