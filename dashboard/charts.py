@@ -291,7 +291,7 @@ def margin_bars(margins: Sequence[tuple[str, int]], unit: Unit = MONEY) -> Figur
     figure = _lying_bars(rows, [unit.text(amount) for _, amount in rows], colors, unit)
     lowest, highest = (edge([*(amount for _, amount in rows), 0]) for edge in (min, max))
     # Room for the amounts beside the bars, on both sides.
-    room = max(highest - lowest, 1) // 6
+    room = max(highest - lowest, 1) * 3 // 10
     figure["layout"]["xaxis"] |= {
         "visible": True,
         "showticklabels": False,
