@@ -143,6 +143,13 @@ def test_the_limit_is_what_credit_covers_at_cost_plus_the_percentage(
     assert spent_and_reserved(account, wallet) == (NANOS, 0)
 
 
+def run_all(threads: list[threading.Thread]) -> None:
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
 def test_64_agents_never_spend_past_the_credit(account: Account, acme: Customer) -> None:
     subscribe(account, acme, COST_PLUS_20)
     make_grant(account, acme, 3600)
@@ -167,11 +174,7 @@ def test_64_agents_never_spend_past_the_credit(account: Account, acme: Customer)
         connection.close()
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(64)]
-    threads.append(threading.Thread(target=grant))
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_all([*threads, threading.Thread(target=grant)])
     assert set(answers) == {201, 402}, Counter(answers)
     api = caller(account)
     while (answer := ask(api, "0.5")).status == 201:
