@@ -1,19 +1,27 @@
-"""What customers are charged, net of coupons and before taxes, by month, plan and feature.
+"""What customers are charged, net of coupons and credit notes and before taxes, by month, plan and
+feature.
 
 A line's amount belongs to the calendar months in the statement's zone that it covers; an
 adjustment therefore to the months that it corrects.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Final, NamedTuple
 
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
 from billing.drafts import drafts_of
 from billing.margin_months import month_begin, next_month, split, spread
-from billing.models import PlanVersion, Statement, StatementLine, StatementState, Subscription
+from billing.models import (
+    CreditNote,
+    PlanVersion,
+    Statement,
+    StatementLine,
+    StatementState,
+    Subscription,
+)
 from billing.plans import terms_of
 from billing.statement_lines import LineKey
 from billing.terms import UsageCharge
@@ -53,14 +61,23 @@ class Revenue(NamedTuple):
 
 
 def read_revenue(
-    tenant_id: int, first: date, last: date, *, with_drafts: bool = True
+    tenant_id: int,
+    first: date,
+    last: date,
+    *,
+    with_drafts: bool = True,
+    customer_ids: Collection[int] | None = None,
 ) -> Iterator[Revenue]:
-    """Yield what is charged for these months. Within a snapshot."""
+    """Yield what is charged for these months to these customers; None: to all. Within a
+    snapshot.
+    """
+    whose = Q() if customer_ids is None else Q(customer_id__in=customer_ids)
+    statements = Statement.objects.filter(whose, tenant_id=tenant_id)
     begin = month_begin(first) - ZONES_APART
     end = month_begin(next_month(last)) + ZONES_APART
-    lines = list(_final_lines(tenant_id, begin, end))
+    lines = list(_final_lines(tenant_id, statements, begin, end))
     if with_drafts:
-        lines += _draft_lines(tenant_id, begin, end)
+        lines += _draft_lines(statements, begin, end)
     features = _Features(tenant_id, {line.key.subscription_id for line in lines})
     for line in lines:
         named = features.of(line)
@@ -77,11 +94,14 @@ def read_revenue(
                 )
 
 
-def _final_lines(tenant_id: int, begin: datetime, end: datetime) -> Iterator[Charged]:
+def _final_lines(
+    tenant_id: int, statements: QuerySet[Statement], begin: datetime, end: datetime
+) -> Iterator[Charged]:
     """Yield the lines of every final statement that has a line in this time: all of them, since a
     coupon is of all of them.
     """
-    own = StatementLine.objects.filter(tenant_id=tenant_id, statement__state=StatementState.FINAL)
+    final = statements.filter(state=StatementState.FINAL)
+    own = StatementLine.objects.filter(tenant_id=tenant_id, statement__in=final)
     inside = own.filter(starts_at__lt=end, ends_at__gte=begin)
     rows = (
         own.filter(statement__in=inside.values("statement_id"))
@@ -95,19 +115,23 @@ def _final_lines(tenant_id: int, begin: datetime, end: datetime) -> Iterator[Cha
     by_statement: defaultdict[int, list[StatementLine]] = defaultdict(list)
     for row in rows:
         by_statement[row.statement_id].append(row)
-    for of_statement in by_statement.values():
-        statement = of_statement[0].statement
-        amounts = _net([row.amount for row in of_statement], statement.coupon_amount)
+    notes = _given_back(tenant_id, list(by_statement))
+    for statement_id, of_statement in by_statement.items():
+        statement, note = of_statement[0].statement, notes[statement_id]
+        # What a note gives back of lines is before the coupon, whose part it takes back.
+        coupon = statement.coupon_amount - (sum(note.lines.values()) - note.net)
+        amounts = _net([row.amount - note.lines[row.position] for row in of_statement], coupon)
         for row, amount in zip(of_statement, amounts, strict=True):
             key = LineKey.read(row.subscription_id, row.key)
             yield Charged(statement, key, row.starts_at, row.ends_at, amount)
 
 
-def _draft_lines(tenant_id: int, begin: datetime, end: datetime) -> Iterator[Charged]:
+def _draft_lines(
+    statements: QuerySet[Statement], begin: datetime, end: datetime
+) -> Iterator[Charged]:
     """Yield the lines of drafts: those of this time, and later ones, which may adjust it."""
-    rows = Statement.objects.filter(
-        tenant_id=tenant_id, state=StatementState.DRAFT, period_end__gt=begin
-    ).select_related("customer")
+    drafts_then = statements.filter(state=StatementState.DRAFT, period_end__gt=begin)
+    rows = drafts_then.select_related("customer")
     drafts = list(rows.order_by("id")[: DRAFTS_MAX + 1])
     if len(drafts) > DRAFTS_MAX:
         raise InvalidQuestion(
@@ -122,11 +146,29 @@ def _draft_lines(tenant_id: int, begin: datetime, end: datetime) -> Iterator[Cha
                 yield Charged(draft.statement, line.key, line.starts_at, line.ends_at, amount)
 
 
+class _Notes(NamedTuple):
+    """What credit notes give back: of lines by position before the coupon, and in all after it."""
+
+    lines: Counter[int]
+    net: int
+
+
+def _given_back(tenant_id: int, statement_ids: Sequence[int]) -> dict[int, _Notes]:
+    found = {statement_id: _Notes(Counter(), 0) for statement_id in statement_ids}
+    notes = CreditNote.objects.filter(tenant_id=tenant_id, statement_id__in=statement_ids)
+    for note in notes.prefetch_related("lines"):
+        before = found[note.statement_id]
+        lines = Counter({line.position: line.amount for line in note.lines.all()})
+        found[note.statement_id] = _Notes(before.lines + lines, before.net + note.net)
+    return found
+
+
 def _net(amounts: Sequence[int], coupon: int) -> list[int]:
     """Return the amounts less their shares of a coupon."""
-    if not coupon or not sum(amounts):
+    if not coupon:
         return list(amounts)
-    shares = split(coupon, amounts)
+    # Without a sum there are no shares.
+    shares = split(coupon, amounts) if sum(amounts) else [coupon, *[0] * (len(amounts) - 1)]
     return [amount - share for amount, share in zip(amounts, shares, strict=True)]
 
 

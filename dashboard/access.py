@@ -6,14 +6,16 @@ from functools import wraps
 from typing import Any, Final, cast
 
 from django.contrib.auth.decorators import login_required
+from django.core.exceptions import PermissionDenied
 from django.db import connection
 from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import render
 from django.utils import timezone
 from django.utils.cache import patch_cache_control, patch_vary_headers
-from django.views.decorators.http import condition
+from django.views.decorators.http import condition, require_safe
 
 from metering.models import ReservationState
+from tenants.members import visible_teams
 from tenants.models import Membership, Tenant, User
 from tenants.roles import ROLES_THAT_GRANT, SCOPES_BY_ROLE, Role, Scope
 
@@ -82,6 +84,29 @@ def may_manage(request: PageRequest) -> bool:
 def may_grant(request: PageRequest) -> bool:
     """Whether the person may hand out access: members, teams, keys, the tenant's settings."""
     return request.role in ROLES_THAT_GRANT
+
+
+def may_bill(request: PageRequest) -> bool:
+    """Whether the person may change customers, plans and statements."""
+    return Scope.BILLING in SCOPES_BY_ROLE[request.role]
+
+
+def sees_customers(request: PageRequest) -> bool:
+    """Whether the person may see what customers pay: whoever sees the whole tenant's money."""
+    teams = visible_teams(tenant_id=request.tenant.id, user_id=request.user.pk, role=request.role)
+    return teams is None
+
+
+def customers_page(view: Page) -> Page:
+    """A page about customers' money, for members who see that of the whole tenant."""
+
+    @wraps(view)
+    def for_readers(request: PageRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if not sees_customers(request):
+            raise PermissionDenied
+        return view(request, *args, **kwargs)
+
+    return require_safe(member_page(for_readers))
 
 
 def may_halt(request: PageRequest) -> bool:

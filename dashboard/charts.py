@@ -280,6 +280,35 @@ def change_bars(changes: Sequence[tuple[str, int]], unit: Unit = MONEY) -> Figur
     rows = [*changes][::-1]
     largest = max((abs(amount) for _, amount in rows), default=0)
     texts = [f"{'+' if amount > 0 else ''}{unit.text(amount)}" for _, amount in rows]
+    colors = [CRITICAL if abs(amount) == largest else OTHER for _, amount in rows]
+    return _lying_bars(rows, texts, colors, unit)
+
+
+def margin_bars(margins: Sequence[tuple[str, int]], unit: Unit = MONEY) -> Figure:
+    """What is earned on each, the first on top; a loss goes to the left in the critical color."""
+    rows = [*margins][::-1]
+    colors = [CRITICAL if amount < 0 else FIRST for _, amount in rows]
+    figure = _lying_bars(rows, [unit.text(amount) for _, amount in rows], colors, unit)
+    lowest, highest = (edge([*(amount for _, amount in rows), 0]) for edge in (min, max))
+    # Room for the amounts beside the bars, on both sides.
+    room = max(highest - lowest, 1) // 6
+    figure["layout"]["xaxis"] |= {
+        "visible": True,
+        "showticklabels": False,
+        "zeroline": True,
+        "zerolinecolor": LINE,
+        "showgrid": False,
+        "range": [
+            height(lowest - room if lowest < 0 else 0, unit),
+            height(highest + room if highest > 0 else 0, unit),
+        ],
+    }
+    return figure
+
+
+def _lying_bars(
+    rows: Sequence[tuple[str, int]], texts: list[str], colors: list[str], unit: Unit
+) -> Figure:
     bars = {
         "type": "bar",
         "orientation": "h",
@@ -290,7 +319,7 @@ def change_bars(changes: Sequence[tuple[str, int]], unit: Unit = MONEY) -> Figur
         "cliponaxis": False,
         "hoverinfo": "none",
         "width": 0.5,
-        "marker": {"color": [CRITICAL if abs(amount) == largest else OTHER for _, amount in rows]},
+        "marker": {"color": colors},
     }
     layout = template() | {
         "xaxis": {"visible": False, "fixedrange": True},

@@ -50,6 +50,8 @@ class Entry(NamedTuple):
     tabs: tuple[Tab, ...]
     badges: tuple[str, ...] = ()
     tone: str = ""
+    # Of the whole tenant's money: who may see some teams alone does not find it.
+    is_of_tenant: bool = False
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,16 @@ NAVIGATION: Final = (
     ),
     Entry("Savings", "percent", (Tab("savings", "Savings"),)),
     Entry(
+        "Customers",
+        "people",
+        (
+            Tab("customers", "Customers"),
+            Tab("plans", "Plans"),
+            Tab("statements", "Statements"),
+        ),
+        is_of_tenant=True,
+    ),
+    Entry(
         "Settings",
         "sliders",
         (
@@ -140,6 +152,7 @@ NAVIGATION: Final = (
             Tab("prices", "Prices"),
             Tab("alerts", "Alerts"),
             Tab("sources", "Sources"),
+            Tab("billing", "Billing"),
             Tab("workspace", "Workspace"),
             Tab("audit_log", "Audit log"),
         ),
@@ -152,10 +165,10 @@ def links_of(reader: Reader, bar: FilterBar, page: str) -> tuple[list[Link], lis
     none on a page that belongs to no entry: the person's account.
     """
     plain = bar.with_further({})
-    entries = (entry for entry in NAVIGATION if page in [tab.name for tab in entry.tabs])
-    here = next(entries, None)
+    entries = [entry for entry in NAVIGATION if bar.teams is None or not entry.is_of_tenant]
+    here = next((entry for entry in entries if page in [tab.name for tab in entry.tabs]), None)
     shown = here.tabs if here is not None and len(here.tabs) > 1 else ()
-    wanted = {*shown, *(tab for entry in NAVIGATION for tab in _badges(entry))}
+    wanted = {*shown, *(tab for entry in entries for tab in _badges(entry))}
     counts = {tab.name: tab.counts(reader) for tab in wanted if tab.counts}
     sidebar = [
         Link(
@@ -167,7 +180,7 @@ def links_of(reader: Reader, bar: FilterBar, page: str) -> tuple[list[Link], lis
             entry.icon,
             entry.tone,
         )
-        for entry in NAVIGATION
+        for entry in entries
     ]
     tabs = [
         Link(tab.words, _address(tab, plain), tab.name == page, counts.get(tab.name, 0), tab.unit)

@@ -169,6 +169,8 @@ class Search:
     def _pages(self) -> Iterator[Hit]:
         plain = self._bar.with_further({})
         for entry in NAVIGATION:
+            if entry.is_of_tenant and self._bar.teams is not None:
+                continue
             for tab in entry.tabs:
                 if self._text.lower() in tab.words.lower():
                     address = plain.query(path=reverse(f"dashboard:{tab.name}"))

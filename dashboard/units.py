@@ -17,6 +17,7 @@ from dashboard.amounts import change, money, percent_text
 from dashboard.annotations import read_chart_notes
 from dashboard.chart_notes import with_annotations
 from dashboard.charts import LINE, Figure, bucket_words, line, over_time
+from dashboard.counted_later import is_counted_later
 from dashboard.curl_lines import curl_context
 from dashboard.filter_bar import Choice, FilterBar, TimeRange
 from dashboard.findings import STEADY_PERCENT, shortened
@@ -120,15 +121,33 @@ def page(request: PageRequest) -> HttpResponse:
         "has_posted": bool(posted),
         **curl_context(request, Scope.INGEST),
     }
+    if not asked.unit.is_posted and is_counted_later(request.tenant.id, asked.bar):
+        context["headline"] = f"Cost per {asked.one}"
+        context["later"] = asked.bar.query(path=reverse("dashboard:units_figures"))
+    else:
+        context |= _figures(asked)
+    return render(request, "dashboard/units.html", context)
+
+
+@require_safe
+@cached_page
+def figures(request: PageRequest) -> HttpResponse:
+    """The figures of a page that was shown without them: a fragment that is read after it."""
+    asked = _asked(request)
+    context = {"asked": asked, "bar": asked.bar, "plural": _plural(asked.unit), **_figures(asked)}
+    return render(request, "dashboard/units_later.html", context)
+
+
+def _figures(asked: Asked) -> dict[str, Any]:
+    """The rows, their total and the finding; or why they could not be counted."""
     try:
         report = _report(asked)
     except InvalidQuestion as error:
-        context |= {
+        return {
             "headline": "These units could not be counted for this period",
             "why": error.detail,
         }
-        return render(request, "dashboard/units.html", context)
-    context |= {
+    return {
         "headline": _headline(asked, report),
         "report": report,
         "rows": [
@@ -140,7 +159,6 @@ def page(request: PageRequest) -> HttpResponse:
             for row in report.rows[::-1]
         ],
     }
-    return render(request, "dashboard/units.html", context)
 
 
 def _report(asked: Asked) -> UnitReport:

@@ -20,6 +20,7 @@ from itertools import islice
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
+from demo.billing import bill
 from demo.calls import Call
 from demo.client import Answer, Client, JsonObject, LoadFailed
 from demo.configuration import configure, items
@@ -99,6 +100,9 @@ def load(
         summary=summary,
         progress=progress,
     )
+    with closing(Client(url=url, api_key=api_key)) as client:
+        name = f"{seed}-{chosen_end:%Y%m%dT%H%M}"
+        summary.remarks += bill(client, calls=calls, end=chosen_end, load=name)
     summary.duration_seconds = time.monotonic() - started
     return summary
 
@@ -205,7 +209,9 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m demo.replay", description="Load the demo into a running service."
     )
     parser.add_argument("--url", required=True, help="for example http://127.0.0.1:8000")
-    parser.add_argument("--api-key", required=True, help="with the scopes ingest, read and manage")
+    parser.add_argument(
+        "--api-key", required=True, help="with the scopes ingest, read, manage, billing"
+    )
     parser.add_argument("--events", type=positive, default=EVENTS)
     parser.add_argument("--seed", type=positive, default=SEED)
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no summary")

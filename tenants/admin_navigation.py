@@ -5,6 +5,8 @@ from typing import Any, Final, NamedTuple
 
 from django.urls import reverse
 
+from tenants.roles import SCOPES_BY_ROLE, Role, Scope
+
 ACCENT: Final = {
     "50": "#eef4ff",
     "100": "#dbe6fe",
@@ -26,6 +28,8 @@ class Item(NamedTuple):
     title: str
     icon: str
     target: str
+    # What a person needs to look at it; None: to be a member.
+    needs: Scope | None = None
 
     @property
     def link(self) -> str:
@@ -72,6 +76,17 @@ NAVIGATION: Final = (
         ),
     ),
     (
+        "Billing",
+        (
+            Item("Prepaid credit", "account_balance_wallet", "billing.creditgrant"),
+            Item("Coupons", "local_offer", "billing.coupon"),
+            Item("Customers", "groups_3", "billing.customer", Scope.BILLING),
+            Item("Plans", "request_quote", "billing.plan", Scope.BILLING),
+            Item("Subscriptions", "autorenew", "billing.subscription", Scope.BILLING),
+            Item("Statements", "receipt_long", "billing.statement", Scope.BILLING),
+        ),
+    ),
+    (
         "Access",
         (
             Item("Members", "group", "tenants.membership"),
@@ -91,8 +106,8 @@ NAVIGATION: Final = (
 )
 
 
-def sidebar(path: str) -> list[dict[str, object]]:
-    """Return the navigation as the sidebar shows it on the page at this path."""
+def sidebar(path: str, role: Role | None) -> list[dict[str, object]]:
+    """Return the navigation as the sidebar shows it on the page at this path, to this role."""
     return [
         {
             "title": title,
@@ -102,7 +117,8 @@ def sidebar(path: str) -> list[dict[str, object]]:
                     "title": item.title,
                     "icon": item.icon,
                     "link": item.link,
-                    "has_permission": True,
+                    "has_permission": item.needs is None
+                    or (role is not None and item.needs in SCOPES_BY_ROLE[role]),
                     "active": len(item.link) > 1 and path.startswith(item.link),
                 }
                 for item in items

@@ -156,7 +156,7 @@ class TenantAdminSite(UnfoldAdminSite):
         }
 
     def get_sidebar_list(self, request: HttpRequest) -> list[dict[str, object]]:
-        return sidebar(request.path)
+        return sidebar(request.path, role_of(request))
 
     def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> list[Any]:
         """Return the first page: the models of the navigation, in its words."""

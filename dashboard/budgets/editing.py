@@ -12,7 +12,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from dashboard.access import PageRequest, may_manage
-from dashboard.budgets.form import STARTS, BudgetForm, level_forms, levels_of
+from dashboard.budgets.form import STARTS, BudgetForm, level_forms, levels_of, start_of
 from dashboard.budgets.visible import find_budget
 from dashboard.forms import CONFIRMED, form_page, form_token, save_once, sent_data
 from dashboard.frame import filter_bar_of, frame
@@ -50,7 +50,7 @@ def page(request: PageRequest, budget_id: int | None = None) -> HttpResponse:
     """The form of a new budget, or of one in force."""
     budget = budget_of(request, budget_id)
     data = sent_data(request)
-    start = STARTS.get(request.GET.get("start", "")) if budget is None else None
+    start = start_of(request.GET) if budget is None else None
     if data is not None and AS_SHADOW in data:
         data = data.copy()
         data["mode"] = Mode.SHADOW.value

@@ -7,6 +7,7 @@ from zoneinfo import available_timezones
 from django import forms
 from django.core.exceptions import ValidationError
 
+from common.values import normal_value
 from dashboard.forms import moment_field
 from dashboard.match_rows import match_rows
 from metering.budgets.presets import PRESETS
@@ -22,7 +23,7 @@ from metering.configuration.budgets import (
     ROLLOVER_PERCENT_MAX,
     validate_budget,
 )
-from metering.core.dimensions import REQUEST
+from metering.core.dimensions import REQUEST, VALUE_CHARACTERS_MAX
 from metering.core.periods import EPOCH
 from metering.fields.forms import UsdField, count_field
 from metering.models import Action, Budget, Mode, Period
@@ -292,3 +293,16 @@ STARTS: Final = {
         NOTIFY_AND_BLOCK,
     ),
 }
+
+
+def start_of(asked: Mapping[str, str]) -> Start | None:
+    """What a new budget begins with, as its address asks: a preset, or a customer's limit."""
+    customer = normal_value(asked.get("customer", ""))[:VALUE_CHARACTERS_MAX]
+    if asked.get("start") != "customer" or not customer:
+        return STARTS.get(asked.get("start", ""))
+    fields = {
+        "name": f"{customer}, monthly"[:200],
+        "match": {"customer": customer},
+        "period": Period.MONTH.value,
+    }
+    return Start("A customer's limit", fields, DEFAULT_LEVELS)

@@ -13,6 +13,7 @@ from dashboard.access import PageRequest, cached_page
 from dashboard.annotations import read_chart_notes
 from dashboard.chart_notes import with_annotations, words_alone
 from dashboard.charts import Figure, bucket_words
+from dashboard.counted_later import is_counted_later
 from dashboard.curl_lines import service_url
 from dashboard.explore import chart
 from dashboard.explore.exploration import (
@@ -65,13 +66,34 @@ def page(request: PageRequest) -> HttpResponse:
         "curl": curl_line(view, service_url(request)),
         "has_usage": has_usage(request.tenant.id),
     }
+    if view.metric.is_counted and is_counted_later(view.tenant_id, bar):
+        context["headline"] = f"{view.metric.words} by {view.group_by[0]}"
+        context["later"] = view.link(path=reverse("dashboard:explore_ranking"))
+    else:
+        context |= _figures(view)
+    return render(request, "dashboard/explore/page.html", context)
+
+
+@require_safe
+@cached_page
+def ranking(request: PageRequest) -> HttpResponse:
+    """The figures of a page that was shown without them: a fragment that is read after it."""
+    view = exploration_of(request)
+    context = {"view": view, "metric": view.metric, "bar": view.bar, **_figures(view)}
+    return render(request, "dashboard/explore/later.html", context)
+
+
+def _figures(view: Exploration) -> dict[str, Any]:
+    """The table and the finding; or why they cannot be shown."""
     try:
         with in_time(what=WHAT):
-            context |= _table(view, read_ranking(view))
+            return _table(view, read_ranking(view))
     except InvalidQuestion as refusal:
-        context |= {"headline": "This cannot be shown together", "refusal": refusal.detail}
-        context["spend_address"] = replace(bar, metric=COST).query()
-    return render(request, "dashboard/explore/page.html", context)
+        return {
+            "headline": "This cannot be shown together",
+            "refusal": refusal.detail,
+            "spend_address": replace(view.bar, metric=COST).query(),
+        }
 
 
 def _table(view: Exploration, ranking: Ranking) -> dict[str, Any]:

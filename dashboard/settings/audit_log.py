@@ -10,6 +10,7 @@ from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
 from alerts.models import Channel
+from billing.models import Customer, Plan
 from common.csv_downloads import csv_response
 from dashboard.access import PageRequest, member_page
 from dashboard.filter_bar import FilterBar
@@ -43,8 +44,10 @@ NAMED: Final[Mapping[str, tuple[type[Model], str]]] = {
     "breaker": (Breaker, "name"),
     "budget": (Budget, "name"),
     "channel": (Channel, "name"),
+    "customer": (Customer, "name"),
     "invitation": (Invitation, "email"),
     "membership": (Membership, "user__email"),
+    "plan": (Plan, "name"),
     "ratelimit": (RateLimit, "name"),
     "team": (Team, "name"),
     "tenantprice": (TenantPrice, "model"),

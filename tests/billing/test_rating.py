@@ -262,6 +262,13 @@ def test_bounds_count_all_parts_and_are_those_of_the_last_version() -> None:
     assert amounts(rate_parts(halves(low, high), *used(1, 2))) == [1, 2, 37]
 
 
+def test_the_plans_bounds_are_those_of_its_last_version() -> None:
+    charge = usage_charge("per_unit", unit_amount="1")
+    old, new = (terms_of(charge, minimum_amount=amount) for amount in ("500", "90"))
+    parts = parts_of((None, old), (MIDDLE, new))
+    assert amounts(rate_parts(parts, *used(10, 20))) == [10, 20, 60]
+
+
 def test_bounds_of_a_part_of_a_period_are_by_the_day() -> None:
     charge = usage_charge("per_unit", unit_amount="1")
     terms = terms_of(charge, minimum_amount="60", cap_amount="90")

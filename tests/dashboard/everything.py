@@ -9,6 +9,8 @@ from django.urls.resolvers import RoutePattern, URLPattern
 
 from alerts.models import Delivery, IncidentKind
 from alerts.settings import create_maintenance_window
+from billing.customers import update_customer
+from billing.models import CustomerLink
 from common.json_bodies import JsonObject
 from dashboard import urls
 from dashboard.models import Cadence, Readers, ReportSchedule, SavedView
@@ -26,6 +28,7 @@ from tenants.models import Membership, Team, User
 from tenants.roles import Role
 from tests.alerts.examples import make_anomaly, make_incident
 from tests.alerts.scene import make_channel
+from tests.billing.scene import PER_REQUEST, make_customer, make_plan, month_start, put_on
 from tests.factories import NANOS, Account, make_budget, make_event, send
 
 
@@ -83,6 +86,7 @@ def fill(
         roll_up(tenant_id=account.tenant.id)
         objects = _rules(account, text, team=team, at=at)
         objects |= _people(account, text, team=team)
+        objects |= _billing(account, text)
         ask = IncreaseAsk(
             add=Added(cost_nanos=limit_usd * NANOS),
             reason=text,
@@ -134,6 +138,23 @@ def _rules(account: Account, text: str, *, team: str, at: datetime) -> JsonObjec
             per=["agent"],
             cost_nanos_per_minute=1_000_000_000 * NANOS,
         ).id,
+    }
+
+
+def _billing(account: Account, text: str) -> JsonObject:
+    """A customer with a further link, on a plan, with statements."""
+    name = f"billed {text}"[:200]
+    customer = make_customer(account, key=text[:200], name=name, address=text[:1000])
+    plan = make_plan(account, {**PER_REQUEST, "name": name}, name=name)
+    subscription = put_on(account, customer, plan, month_start(1))
+    link = {"dimension": "feature", "value": name}
+    with account.scope():
+        update_customer(customer, actor="tests", changes={"links": [link]})
+    return {
+        "customer_id": customer.id,
+        "plan_id": plan.id,
+        "subscription_id": subscription.id,
+        "link_id": CustomerLink.objects.get(customer=customer, value=name).id,
     }
 
 

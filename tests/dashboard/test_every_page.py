@@ -101,6 +101,7 @@ def test_an_owner_reads_that_money(
         *("overview", "spend_chart", "spend_csv", "month_table", "explore_csv", "explore_focus"),
         *("calls", "incidents", "incident", "attempts", "incident_spenders", "session", "trace"),
         *("call", "call_facts", "savings", "units_csv", "audit_log", "annotations", "stopped"),
+        *("customers", "customers_csv", "customer", "unassigned"),
     }
     found = {
         name

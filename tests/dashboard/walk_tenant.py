@@ -1,10 +1,14 @@
 """A tenant in which every page has something to show, some of it named to do harm."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from django.test import Client
 
 from alerts.delivery.requests import test_channel as send_test
+from billing.customers import update_customer
+from billing.models import CustomerLink
+from billing.plans import add_version, terms_of
 from metering.jobs.tasks import run_simulations
 from metering.models import Simulation
 from tenants.invitations import invite
@@ -12,6 +16,7 @@ from tenants.models import Team, User
 from tenants.password_resets import make_reset_token
 from tenants.roles import Role
 from tests.alerts.scene import make_channel
+from tests.billing.scene import PER_REQUEST, make_customer, make_plan, month_start, put_on
 from tests.dashboard.budgets.test_form import fill, post
 from tests.dashboard.settings.test_pages import make_price, make_window
 from tests.dashboard.test_enforcement_pages import (
@@ -34,7 +39,12 @@ def furnish(account: Account, owner: Client) -> dict[str, object]:
     """Fill the tenant; answer what stands for the parameters of addresses, by their names."""
     make_team(account)
     _report(account)
-    return {**_limits(account, owner), **_alerts(account), **_settings(account, owner)}
+    return {
+        **_limits(account, owner),
+        **_alerts(account),
+        **_settings(account, owner),
+        **_billing(account),
+    }
 
 
 def make_team(account: Account) -> Team:
@@ -114,6 +124,68 @@ def _alerts(account: Account) -> dict[str, object]:
         "delivery_id": delivery.id,
         "test_state": tested.id,
     }
+
+
+def _billing(account: Account) -> dict[str, object]:
+    """Two plans with every kind of charge, and a customer who pays more than it costs, one who pays
+    less, one in another currency, and one with a name that does harm.
+    """
+    fee = {"name": "Fee", "kind": "flat", "amount": "40", "when": "advance"}
+    small = make_plan(account, {**fee, "amount": "0.0001"}, name=HOSTILE)
+    large = make_plan(account, fee, *CHARGES, name="Growth", bounds={"minimum_amount": "10"})
+    abroad = make_plan(account, fee, name="Europe", currency="EUR")
+    keys = {"customer 0": large, "customer 1": small, "customer 2": abroad, HOSTILE: large}
+    made = {}
+    for key, plan in keys.items():
+        customer = make_customer(account, key=key, name=key, currency=plan.currency, **PARTY)
+        made[key] = put_on(account, customer, plan, month_start(1))
+    first = made["customer 0"]
+    with account.scope():
+        add_version(
+            large, actor="tests", starts_at=month_start(0), terms=terms_of(large.versions.get())
+        )
+        link = {"dimension": "agent", "value": HOSTILE}
+        update_customer(first.customer, actor="tests", changes={"links": [link]})
+        link_id = CustomerLink.objects.get(customer=first.customer, value=HOSTILE).id
+    return {
+        "customer_id": first.customer_id,
+        "plan_id": large.id,
+        "subscription_id": first.id,
+        "link_id": link_id,
+    }
+
+
+PARTY: Final = {
+    "address": f"1 Main Street\n{HOSTILE}",
+    "country": "DE",
+    "email": "pay@example.com",
+    "tax_rates": [{"name": "VAT", "percent": "19"}],
+}
+TIERS: Final = [{"up_to": "10", "unit_amount": "1", "flat_amount": "2"}, {"up_to": None}]
+CHARGES: Final = (
+    PER_REQUEST,
+    {**PER_REQUEST, "name": "Tiers", "model": "graduated", "unit_amount": None, "tiers": TIERS},
+    {**PER_REQUEST, "name": "Volume", "model": "volume", "unit_amount": None, "tiers": TIERS},
+    {
+        **PER_REQUEST,
+        "name": "Packages",
+        "model": "package",
+        "unit_amount": None,
+        "package_size": 100,
+        "package_amount": "5",
+        "included_units": "10",
+        "filter": {"agent": [HOSTILE, AGENT]},
+    },
+    {
+        **PER_REQUEST,
+        "name": "Cost",
+        "metric": "cost",
+        "model": "cost_plus",
+        "unit_amount": None,
+        "percent": "20",
+        "markups": [{"percent": "30", "model": "gpt-5"}],
+    },
+)
 
 
 def _settings(account: Account, owner: Client) -> dict[str, object]:

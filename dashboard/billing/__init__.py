@@ -1,0 +1,1 @@
+"""Pages of customers, plans and what is earned on them."""

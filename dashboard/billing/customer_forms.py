@@ -1,0 +1,348 @@
+"""Forms of a customer: who it is, which usage is its, and on which plan it is."""
+
+from decimal import Decimal
+from typing import Any, Final
+from zoneinfo import available_timezones
+
+from django import forms
+from django.contrib import messages
+from django.core.exceptions import ValidationError
+from django.http import HttpResponse, HttpResponseBase, HttpResponseRedirect
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils import timezone
+
+from billing.currencies import is_currency
+from billing.customers import (
+    LINK_DIMENSIONS,
+    TAX_RATES_MAX,
+    create_customer,
+    further_links,
+    update_customer,
+)
+from billing.models import Customer, Plan
+from billing.plan_preview import terms_in_force
+from billing.subscriptions import subscribe
+from dashboard.access import PageRequest, may_bill
+from dashboard.billing.customer import as_body, find_customer
+from dashboard.billing.plan_edit import previewed
+from dashboard.forms import form_page, form_token, moment_field, save_once, sent_data
+from dashboard.frame import filter_bar_of, frame
+from metering.fields.forms import count_field
+from tenants.admin_site import actor_of
+from tenants.number_fields import decimal_of
+
+PERCENT_MAX: Final = 100
+PERCENT_DECIMALS_MAX: Final = 6
+DAYS_MAX: Final = 365
+PLANS_MAX: Final = 500
+FIELDS: Final = (
+    "name",
+    "timezone",
+    "email",
+    "address",
+    "country",
+    "vat_id",
+    "payment_terms_days",
+    "tax_rates",
+    "stripe_customer",
+)
+
+
+class TaxRatesField(forms.CharField):
+    """Taxes, one a line: a name and a percentage, as in "VAT 19"."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(widget=forms.Textarea(attrs={"rows": 2}), max_length=2000, **options)
+
+    def prepare_value(self, value: Any) -> Any:
+        if not isinstance(value, list):
+            return value
+        return "\n".join(f"{rate['name']} {rate['percent']}" for rate in value)
+
+    def clean(self, value: Any) -> Any:
+        """Raises ValidationError that names the line which cannot be read."""
+        lines = [line.strip() for line in (super().clean(value) or "").splitlines()]
+        rates = [_rate_of(line) for line in lines if line]
+        if len(rates) > TAX_RATES_MAX:
+            raise ValidationError(f"Give at most {TAX_RATES_MAX} rates.")
+        return rates
+
+
+def _rate_of(line: str) -> dict[str, str]:
+    name, _, text = line.removesuffix("%").strip().rpartition(" ")
+    try:
+        percent: Decimal | None = decimal_of(text.strip())
+    except ValidationError:
+        percent = None
+    if not name.strip() or percent is None or percent > PERCENT_MAX:
+        raise ValidationError(f"Write a name and a percentage, as in VAT 19: “{line[:60]}”.")
+    if percent != round(percent, PERCENT_DECIMALS_MAX):
+        raise ValidationError(f"Write at most {PERCENT_DECIMALS_MAX} decimals: “{line[:60]}”.")
+    return {"name": name.strip()[:60], "percent": f"{percent.normalize():f}"}
+
+
+class CustomerForm(forms.Form):
+    """Who is billed, where statements go, and what is printed on them."""
+
+    name = forms.CharField(label="Name", max_length=200)
+    timezone = forms.ChoiceField(label="Time zone")
+    email = forms.EmailField(label="Email address for statements", required=False)
+    address = forms.CharField(
+        label="Address",
+        required=False,
+        max_length=1000,
+        widget=forms.Textarea(attrs={"rows": 3}),
+        help_text="As it is printed on statements, one line below the other.",
+    )
+    country = forms.CharField(
+        label="Country", required=False, max_length=2, help_text="Two letters, as in DE."
+    )
+    vat_id = forms.CharField(label="VAT number", required=False, max_length=50)
+    payment_terms_days = count_field(
+        "Days to pay",
+        minimum=0,
+        maximum=DAYS_MAX,
+        widget=forms.TextInput(attrs={"inputmode": "numeric"}),
+    )
+    tax_rates = TaxRatesField(
+        label="Taxes",
+        required=False,
+        help_text="One a line, as in VAT 19. Each is a percentage of the net amount; they are "
+        "added, not compounded.",
+    )
+    stripe_customer = forms.CharField(
+        label="Customer in Stripe",
+        required=False,
+        max_length=100,
+        help_text="Its id there, cus_…, if Stripe collects the money.",
+    )
+
+    def __init__(self, request: PageRequest, customer: Customer | None) -> None:
+        row = customer or Customer(timezone=request.tenant.timezone)
+        initial = {name: getattr(row, name) for name in FIELDS}
+        if customer is None:
+            initial |= {"key": request.GET.get("key", "")[:200], "currency": "USD"}
+        super().__init__(sent_data(request), initial=initial)
+        zones = sorted(available_timezones() | {row.timezone})
+        self.fields["timezone"].choices = [(name, name) for name in zones]  # type: ignore[attr-defined]
+        if customer is None:
+            self.fields["key"] = forms.CharField(
+                label="Key",
+                max_length=200,
+                help_text="What usage names the customer by, in “customer”. It never changes.",
+            )
+            self.fields["currency"] = forms.CharField(
+                label="Currency",
+                max_length=3,
+                min_length=3,
+                help_text="Of its plans and statements, as in USD. It never changes.",
+            )
+            self.order_fields(["name", "key", "currency"])
+
+    def clean_currency(self) -> str:
+        currency = str(self.cleaned_data["currency"]).upper()
+        if not is_currency(currency):
+            raise ValidationError("Give a currency's code, as in USD or EUR.")
+        return currency
+
+    def clean_country(self) -> str:
+        return str(self.cleaned_data["country"]).upper()
+
+
+@form_page("customers", may=may_bill)
+def add(request: PageRequest) -> HttpResponse:
+    """A new customer."""
+    form = CustomerForm(request, None)
+
+    def save() -> Customer:
+        return create_customer(tenant=request.tenant, actor=actor_of(request), **form.cleaned_data)
+
+    saved = save_once(request, form, save)
+    if saved is not None:
+        messages.success(request, f"{saved.name} was added. Put it on a plan to bill it.")
+        return HttpResponseRedirect(reverse("dashboard:customer", args=[saved.id]))
+    return _form(
+        request,
+        form,
+        headline="Add a customer",
+        verb="Add customer",
+        crumb=(reverse("dashboard:customers"), "Customers"),
+    )
+
+
+@form_page("customers", may=may_bill)
+def change(request: PageRequest, customer_id: int) -> HttpResponse:
+    """The data of a customer."""
+    customer = find_customer(request, customer_id)
+    form = CustomerForm(request, customer)
+
+    def save() -> Customer:
+        return update_customer(customer, actor=actor_of(request), changes=form.cleaned_data)
+
+    if save_once(request, form, save) is not None:
+        messages.success(request, "The changes are saved. Final statements stay as they are.")
+        return _back_to(customer)
+    return _form(
+        request,
+        form,
+        headline=f"Edit {customer.name}",
+        verb="Save changes",
+        crumb=_crumb(customer),
+    )
+
+
+class LinkForm(forms.Form):
+    """Usage that is a customer's from a moment on."""
+
+    dimension = forms.ChoiceField(
+        label="Dimension", choices=[(name, name.capitalize()) for name in LINK_DIMENSIONS]
+    )
+    value = forms.CharField(label="Value", max_length=200, help_text="As events have it.")
+    starts_at = moment_field(
+        "From", required=False, help_text="Leave empty for all usage that there is."
+    )
+    ends_at = moment_field("Until", required=False, help_text="Leave empty until you end it.")
+
+
+@form_page("customers", may=may_bill)
+def add_link(request: PageRequest, customer_id: int) -> HttpResponse:
+    """Give a customer the usage of a value."""
+    customer = find_customer(request, customer_id)
+    asked = {name: request.GET.get(name, "")[:200] for name in ("dimension", "value")}
+    form = LinkForm(sent_data(request), initial=asked)
+
+    def save() -> Customer:
+        links = [*(as_body(link) for link in further_links(customer)), form.cleaned_data]
+        try:
+            return update_customer(customer, actor=actor_of(request), changes={"links": links})
+        except ValidationError as error:
+            raise _of_last_link(error) from None
+
+    if save_once(request, form, save) is not None:
+        messages.success(
+            request,
+            f"Usage of {form.cleaned_data['dimension']} “{form.cleaned_data['value']}” is "
+            f"{customer.name}'s. What is final is adjusted by its next statement.",
+        )
+        return _back_to(customer)
+    return _form(
+        request,
+        form,
+        headline=f"Link usage to {customer.name}",
+        verb="Add link",
+        crumb=_crumb(customer),
+        intro=f"A value belongs to one customer at a time. Times are in {request.tenant.timezone}.",
+    )
+
+
+def _of_last_link(error: ValidationError) -> ValidationError:
+    """The errors of the link that was added, at the fields of its form."""
+    names = {"to": "ends_at", "from": "starts_at"}
+    found = getattr(error, "error_dict", {"": [error]})
+    by_field = {names.get(name.rpartition(".")[2], ""): errors for name, errors in found.items()}
+    return ValidationError({name or "value": errors for name, errors in by_field.items()})
+
+
+class ChangePlanForm(forms.Form):
+    """A plan, and from when on."""
+
+    starts_at = moment_field("From")
+
+    def __init__(self, request: PageRequest, customer: Customer) -> None:
+        now = timezone.now().replace(second=0, microsecond=0)
+        asked = {"plan": request.GET.get("plan", "")[:20], "starts_at": now}
+        super().__init__(sent_data(request), initial=asked)
+        self.plans = {
+            str(plan.id): plan
+            for plan in Plan.objects.filter(
+                tenant=request.tenant, archived_at=None, currency=customer.currency
+            ).order_by("name")[:PLANS_MAX]
+        }
+        self.fields["plan"] = forms.ChoiceField(
+            label="Plan",
+            choices=[(plan_id, plan.name) for plan_id, plan in self.plans.items()],
+            help_text=f"Plans in {customer.currency}.",
+        )
+        self.fields["starts_at"].help_text = (
+            f"Time in {request.tenant.timezone}. The plan before ends there; both parts of a "
+            "period are on one statement if their periods are the same."
+        )
+        self.order_fields(["plan", "starts_at"])
+
+    @property
+    def plan(self) -> Plan:
+        return self.plans[self.cleaned_data["plan"]]
+
+
+@form_page("customers", may=may_bill)
+def change_plan(request: PageRequest, customer_id: int) -> HttpResponse:
+    """Put a customer on a plan from a moment on, beside what it would have billed."""
+    customer = find_customer(request, customer_id)
+    form = ChangePlanForm(request, customer)
+
+    def save() -> bool:
+        subscribe(
+            tenant=request.tenant,
+            actor=actor_of(request),
+            customer=customer,
+            plan=form.plan,
+            starts_at=form.cleaned_data["starts_at"],
+        )
+        return True
+
+    if save_once(request, form, save):
+        messages.success(request, f"{customer.name} is on {form.plan}.")
+        return _back_to(customer)
+    context = _context(request, form, f"Change the plan of {customer.name}", _crumb(customer))
+    return render(request, "dashboard/billing/change_plan.html", context | {"customer": customer})
+
+
+@form_page("customers", may=may_bill)
+def preview(request: PageRequest, customer_id: int) -> HttpResponseBase:
+    """What the chosen plan would have billed this customer for the last period."""
+    if request.method != "POST":
+        return change_plan(request, customer_id)
+    customer = find_customer(request, customer_id)
+    form = ChangePlanForm(request, customer)
+    plan = form.plans.get(request.POST.get("plan", ""))
+    if plan is None:
+        context: dict[str, Any] = {"problems": ["Choose a plan."]}
+    else:
+        chosen = Customer.objects.filter(tenant=request.tenant, id=customer.id)
+        context = previewed(plan, terms_in_force(plan, timezone.now()), chosen)
+    return render(request, "dashboard/billing/plan_preview.html", context)
+
+
+def _crumb(customer: Customer) -> tuple[str, str]:
+    return reverse("dashboard:customer", args=[customer.id]), customer.name
+
+
+def _back_to(customer: Customer) -> HttpResponse:
+    return HttpResponseRedirect(reverse("dashboard:customer", args=[customer.id]))
+
+
+def _context(
+    request: PageRequest, form: forms.Form, headline: str, crumb: tuple[str, str]
+) -> dict[str, Any]:
+    return frame(request, filter_bar_of(request), page="customers") | {
+        "headline": headline,
+        "form": form,
+        "crumb": crumb[0],
+        "crumb_words": crumb[1],
+        "cancel": crumb[0],
+        **form_token(request),
+    }
+
+
+def _form(
+    request: PageRequest,
+    form: forms.Form,
+    *,
+    headline: str,
+    verb: str,
+    crumb: tuple[str, str],
+    intro: str = "",
+) -> HttpResponse:
+    context = _context(request, form, headline, crumb) | {"verb": verb, "intro": intro}
+    return render(request, "dashboard/settings/form.html", context)
