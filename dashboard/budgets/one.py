@@ -31,6 +31,7 @@ from dashboard.budgets.words import MODE_BADGES, rule_words
 from dashboard.buttons import button_of
 from dashboard.enforcement.concerned import told_of
 from dashboard.enforcement.raises import LimitIncreaseLine
+from dashboard.enforcement.reasons import sentence_of
 from dashboard.filter_bar import Choice, FilterBar
 from dashboard.findings import shortened
 from dashboard.frame import filter_bar_of, frame
@@ -303,7 +304,7 @@ def _is_about(row: Decision, budget_id: int, group: dict[str, str]) -> bool:
 
 
 def _detail(row: Decision, budget_id: int) -> str:
-    return next(str(one.get("detail", "")) for one in row.reasons if one.get("budget") == budget_id)
+    return next(sentence_of(one) for one in row.reasons if one.get("budget") == budget_id)
 
 
 def _with_obstacles(

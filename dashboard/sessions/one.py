@@ -19,6 +19,7 @@ from common.values import normal_value
 from dashboard.access import PageRequest, cached_page, may_halt
 from dashboard.budgets.visible import budgets_of_reasons, is_visible, withheld
 from dashboard.enforcement.decisions import DECISION_WORDS
+from dashboard.enforcement.reasons import sentence_of
 from dashboard.filter_bar import FilterBar
 from dashboard.frame import filter_bar_of, frame
 from dashboard.paging import number_of, numbered_page
@@ -267,10 +268,7 @@ def _decisions(tenant_id: int, session: str, teams: tuple[str, ...] | None) -> l
     return [
         DecisionLine(
             row,
-            [
-                withheld(reason, budgets, teams) or str(reason.get("detail", ""))
-                for reason in row.reasons
-            ],
+            [withheld(reason, budgets, teams) or sentence_of(reason) for reason in row.reasons],
         )
         for row in rows
     ]

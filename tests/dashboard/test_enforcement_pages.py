@@ -627,9 +627,13 @@ def test_decisions_say_who_asked_what_was_decided_and_why(account: Account, owne
     said = words(owner, "/enforcement/decisions")
     assert "1 call was refused" in said
     # What refused comes before what only objects.
-    assert "Refused budget_exceeded The budget 'Daily' has no room. 2 reasons" in said
+    reason = (
+        "$49.50 is spent of the $50.00 that the budget “Daily” allows for calls by agent “a” at"
+        " its level of 100%; $0.00 reserved, and this call asks for $0.75."
+    )
+    assert f"Refused budget_exceeded {reason} 2 reasons" in said
     assert "a team growth $0.75 1.1K tokens" in said
-    assert "Limit at this level $50 Spent $49.5 Reserved $0 Requested $0.75" in said
+    assert "Limit at this level $50.00 Spent $49.50 Reserved $0.00 Requested $0.75" in said
     assert said.index("Budget “Daily”") < said.index("Budget “Watching”")
 
 
