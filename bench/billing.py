@@ -7,6 +7,7 @@ worker rolls them up before anything is measured.
 """
 
 import json
+import resource
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -76,9 +77,10 @@ def measure(service: Service, row: Row, *, customers: int, events: int) -> None:
         with connection.cursor() as cursor:
             cursor.execute("ANALYZE")
         _measure_drafts(service, row, month, customers=customers, events=events)
-        begun = time.perf_counter()
+        begun, used = time.perf_counter(), _processor_seconds(service)
         service.manage("finalise_statements", "--tenant", "billing", "--period", f"{month:%Y-%m}")
         seconds = time.perf_counter() - begun
+        used = _processor_seconds(service) - used
         final = fetch_number(connection, "SELECT count(*) FROM statement WHERE state = 'final'")
         lines = fetch_number(connection, "SELECT count(*) FROM statement_line")
         last = fetch_number(connection, "SELECT max(sequence) FROM statement")
@@ -86,9 +88,19 @@ def measure(service: Service, row: Row, *, customers: int, events: int) -> None:
         raise SystemExit(f"{final:,} statements are final, and the last number is {last:,}.")
     row(
         f"Month end, {final:,} statements, {lines:,} lines, {events:,} calls",
-        f"{seconds:.0f} s",
+        f"{seconds:.0f} s, {used:.0f} s of processors",
         f"{WANTED_SECONDS} s",
     )
+
+
+def _processor_seconds(service: Service) -> float:
+    """Return for how long processors worked for commands that ended, and for their sessions."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    sessions = sum(
+        each.cpu_times().children_user + each.cpu_times().children_system
+        for each in service.postmasters()
+    )
+    return spent.ru_utime + spent.ru_stime + sessions
 
 
 def _last_month() -> datetime:
