@@ -37,14 +37,15 @@ _COPY_ROWS: Final = {
     """,
     "customer_link": """
         INSERT INTO customer_link (customer_id, value, {columns})
-        SELECT c.id, c.key, {columns} FROM customer c,
+        SELECT linked, key, {columns}
+        FROM (SELECT id AS linked, key FROM customer WHERE key <> 'customer-0') others,
             (SELECT {columns} FROM customer_link WHERE value = 'customer-0') copied
-        WHERE c.key <> 'customer-0'
     """,
     "subscription": """
         INSERT INTO subscription (customer_id, {columns})
-        SELECT c.id, {columns} FROM customer c, (SELECT {columns} FROM subscription) copied
-        WHERE c.key <> 'customer-0'
+        SELECT subscribed, {columns}
+        FROM (SELECT id AS subscribed FROM customer WHERE key <> 'customer-0') others,
+            (SELECT {columns} FROM subscription) copied
     """,
 }
 _COPY_BATCHES: Final = """

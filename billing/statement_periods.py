@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
+from django.db import connection
 from django.db.models import F
 from django.utils import timezone
 
@@ -73,12 +74,23 @@ def open_drafts_of(customers: Sequence[Customer], *, now: datetime | None = None
             if period not in have
         ]
         begins[_next_begin(of_customer, now)].append(customer.id)
-    if gone:
-        Statement.objects.filter(id__in=gone, state=StatementState.DRAFT).delete()
+    remove_drafts(gone)
     # Two that open drafts simultaneously open the same ones.
     Statement.objects.bulk_create(missing, ignore_conflicts=True)
     for begin, ids in begins.items():
         Customer.objects.filter(id__in=ids).exclude(next_draft_at=begin).update(next_draft_at=begin)
+
+
+def remove_drafts(statement_ids: list[int]) -> None:
+    """Remove drafts, which nothing refers to. The ORM would remove their lines as well, of which
+    they have none, and which the database refuses to.
+    """
+    if statement_ids:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "DELETE FROM statement WHERE id = ANY(%s) AND state = %s",
+                [statement_ids, StatementState.DRAFT.value],
+            )
 
 
 def open_due_drafts(*, tenant_id: int) -> int:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
 from threading import Event, Thread
@@ -28,7 +28,9 @@ from billing.drafts import drafts_of
 from billing.models import BillingSettings, Customer, Statement, StatementLine, StatementState
 from billing.month_end import Due, MonthEnd
 from billing.plans import add_version
+from billing.statement_periods import remove_drafts
 from billing.statements import finalize, void
+from billing.subscriptions import update_subscription
 from billing.tasks import finalize_statements, open_drafts
 from billing.terms import Terms
 from common.errors import Conflict
@@ -96,7 +98,7 @@ def due(account: Account) -> Due:
     return Due(account.tenant.id, timezone.now())
 
 
-def drafts_at(account: Account, period_start: object) -> list[Statement]:
+def drafts_at(account: Account, period_start: datetime) -> list[Statement]:
     with account.scope():
         return list(
             Statement.objects.filter(period_start=period_start, state=StatementState.DRAFT)
@@ -304,7 +306,8 @@ def test_the_worker_opens_drafts_when_a_period_begins(account: Account) -> None:
     with account.scope():
         stored = Customer.objects.get(id=customer.id)
         assert stored.next_draft_at == (SECOND + timedelta(days=32)).replace(day=1)
-        Statement.objects.filter(period_start=SECOND).delete()
+        # As it was before the period began.
+        remove_drafts([each.id for each in drafts_at(account, SECOND)])
     open_drafts()
     assert drafts_at(account, SECOND) == []
     with account.scope():
@@ -313,6 +316,18 @@ def test_the_worker_opens_drafts_when_a_period_begins(account: Account) -> None:
     assert len(drafts_at(account, SECOND)) == 1
     with account.scope():
         assert Customer.objects.get(id=customer.id).next_draft_at == stored.next_draft_at
+
+
+def test_a_subscription_that_ended_has_no_drafts_of_later_periods(account: Account) -> None:
+    (customer,) = many(account, 1)
+    assert len(drafts_at(account, SECOND)) == 1
+    with account.scope():
+        subscription = customer.subscriptions.get()
+        update_subscription(subscription, actor="tests", changes={"ends_at": SECOND})
+    assert drafts_at(account, SECOND) == []
+    assert len(drafts_at(account, FIRST)) == 1
+    with account.scope():
+        assert Customer.objects.get(id=customer.id).next_draft_at is None
 
 
 def test_the_worker_finalizes_what_ended_as_long_ago_as_the_tenant_says(account: Account) -> None:
