@@ -6,11 +6,8 @@ Read within one snapshot, for many customers by few queries.
 import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
 from fractions import Fraction
 from typing import NamedTuple
-
-from django.utils import timezone
 
 from billing.charge_models import Used
 from billing.models import PlanVersion, Statement, Subscription
@@ -64,13 +61,8 @@ class _Subscribed(NamedTuple):
     parts: list[Part]
 
 
-def lines_of(
-    tenant_id: int, periods: Collection[CustomerPeriod], *, now: datetime | None = None
-) -> dict[CustomerPeriod, Lines]:
-    """Return the lines of each customer's statement of each period. In a period that is not over,
-    fees in arrears and minimums are not owed yet.
-    """
-    now = now or timezone.now()
+def lines_of(tenant_id: int, periods: Collection[CustomerPeriod]) -> dict[CustomerPeriod, Lines]:
+    """Return the lines of each customer's statement of each period."""
     subscribed = _subscribed(tenant_id, periods)
     usage = read_usage(
         tenant_id, [_demand(customer_id, each) for customer_id, each in subscribed.items()]
@@ -84,9 +76,8 @@ def lines_of(
                 for number, part in enumerate(parts)
             ]
             place += len(parts)
-            rated = rate(used_parts, is_over=parts[-1].ends_at <= now)
             lines[customer_id, period] |= {
-                LineKey.of(subscription.id, line): line for line in rated
+                LineKey.of(subscription.id, line): line for line in rate(used_parts)
             }
     return lines
 
