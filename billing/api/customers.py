@@ -19,6 +19,7 @@ from common.api.fields import (
     Amount,
     Choice,
     Count,
+    Email,
     Items,
     StrictSerializer,
     Text,
@@ -63,10 +64,10 @@ class TaxRateBody(StrictSerializer):
 class PartyBody(StrictSerializer):
     """Where statements go, and what is printed on them."""
 
-    email = serializers.EmailField(required=False, allow_blank=True)
-    address = Text(required=False, allow_blank=True, min_length=0, max_length=1000)
-    country = Text(required=False, allow_blank=True, min_length=0, max_length=2)
-    vat_id = Text(required=False, allow_blank=True, min_length=0, max_length=50)
+    email = Email(required=False, allow_blank=True)
+    address = Text(required=False, allow_blank=True, max_length=1000)
+    country = Text(required=False, allow_blank=True, max_length=2)
+    vat_id = Text(required=False, allow_blank=True, max_length=50)
     payment_terms_days = Count(required=False, min_value=0, max_value=DAYS_MAX)
 
 
@@ -107,7 +108,7 @@ class CustomerBody(RowBody):
     billing = PartyBody(source="*", required=False)
     tax_rates = Items(child=TaxRateBody(), required=False, max_length=TAX_RATES_MAX)
     links = Links(required=False)
-    stripe_customer = Text(required=False, allow_blank=True, min_length=0, max_length=100)
+    stripe_customer = Text(required=False, allow_blank=True, max_length=100)
     created_at = Timestamp(read_only=True)
 
     model = Customer
