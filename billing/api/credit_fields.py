@@ -10,6 +10,7 @@ from rest_framework import serializers
 from billing.currencies import minor_units
 from billing.models import Customer
 from common.api.fields import Spoken, Value, problem_at
+from common.expectations import as_sentence
 from common.json_bodies import JsonObject
 from metering.core.validation import Problem, require
 from tenants.models import Tenant
@@ -71,7 +72,7 @@ def in_minor_units(fields: JsonObject, currency: str, *names: str) -> JsonObject
             try:
                 amounts[name] = minor_units(fields[name], currency)
             except ValueError as error:
-                require([Problem(name, str(error).capitalize())])
+                require([Problem(name, as_sentence(str(error)))])
     return {**fields, **amounts}
 
 

@@ -1,6 +1,5 @@
 """`/v1/customers`: who is billed, and which usage is whose."""
 
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from drf_spectacular.utils import extend_schema, extend_schema_field, extend_schema_view
@@ -28,6 +27,7 @@ from common.api.fields import (
 )
 from common.errors import NotFound
 from common.json_bodies import JsonObject
+from common.money import decimal_of
 from metering.fields.body import RowBody
 from tenants.api.resources import Resource
 from tenants.roles import Scope
@@ -44,10 +44,11 @@ class Percent(Spoken):
 
     def to_internal_value(self, data: object) -> str:
         try:
-            percent = Decimal(str(data)) if isinstance(data, str | int) else None
-        except InvalidOperation:
+            # A JSON number must be whole: a fraction has passed through a float.
+            percent = decimal_of(data) if isinstance(data, str | int) else None
+        except ValueError:
             percent = None
-        if percent is None or isinstance(data, bool) or not 0 <= percent <= PERCENT_MAX:
+        if percent is None or percent > PERCENT_MAX:
             raise serializers.ValidationError("must be a percentage from 0 to 100, as in '8.875'")
         if percent != round(percent, 6):
             raise serializers.ValidationError("must have at most 6 decimals")
@@ -157,6 +158,8 @@ class Customers(Resource[Customer]):
 
 def find_customer(tenant_id: int, text: str) -> Customer:
     """Return the customer with this key, else with this id. Raises NotFound."""
+    if "\x00" in text:  # which no key has, and PostgreSQL refuses to look for
+        raise NotFound.of("customer", text)
     customers = Customer.objects.filter(tenant_id=tenant_id)
     customer = customers.filter(key=text).first()
     if customer is None and text.isascii() and text.isdecimal() and len(text) < 19:

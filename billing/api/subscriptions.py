@@ -120,6 +120,8 @@ def find_named(member: str, find: Callable[[int, str], Row], tenant_id: int, tex
 
 def find_plan(tenant_id: int, text: str) -> Plan:
     """Return the plan with this id, else with this name. Raises NotFound."""
+    if "\x00" in text:  # which no name has, and PostgreSQL refuses to look for
+        raise NotFound.of("plan", text)
     plans = Plan.objects.filter(tenant_id=tenant_id)
     plan = None
     if text.isascii() and text.isdecimal() and len(text) < 19:
