@@ -3,7 +3,7 @@
 The rules are in docs/billing.md. Amounts stay fractions here; `billing.totals` makes cents of them.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from fractions import Fraction
@@ -70,6 +70,13 @@ class _Metered(NamedTuple):
     used: Used
 
 
+class _Charged(NamedTuple):
+    """What a charge's lines come from, in the order of the parts: a fee or usage of each part."""
+
+    fees: list[tuple[Part, FlatCharge]]
+    metered: list[_Metered]
+
+
 def rate(parts: Sequence[UsedPart], *, is_over: bool) -> list[RatedLine]:
     """Return the lines of a period, whose amounts add up to what it costs.
 
@@ -78,8 +85,8 @@ def rate(parts: Sequence[UsedPart], *, is_over: bool) -> list[RatedLine]:
     not owed. What is known of a trial is shown and costs nothing.
     """
     lines: list[RatedLine] = []
-    for name in _charge_names(part.version.terms for part, _ in parts):
-        lines += _lines_of_charge(name, parts, is_over=is_over)
+    for charged in _charges(parts).values():
+        lines += _lines_of_charge(charged, is_over=is_over)
     paid = [part for part, _ in parts if not part.is_trial]
     if paid:
         terms = paid[-1].version.terms
@@ -88,23 +95,28 @@ def rate(parts: Sequence[UsedPart], *, is_over: bool) -> list[RatedLine]:
     return lines
 
 
-def _charge_names(versions: Iterable[Terms]) -> list[str]:
-    """Return the names of all charges: those of the last version in its order, then others."""
-    latest_first = reversed(list(versions))
-    return list(dict.fromkeys(charge.name for terms in latest_first for charge in terms.charges))
-
-
-def _lines_of_charge(name: str, parts: Sequence[UsedPart], *, is_over: bool) -> Iterator[RatedLine]:
-    fees: list[tuple[Part, FlatCharge]] = []
-    metered: list[_Metered] = []
+def _charges(parts: Sequence[UsedPart]) -> dict[str, _Charged]:
+    """Return all charges by name: those of the last version in its order, then others."""
+    latest_first = reversed(parts)
+    charges = {
+        charge.name: _Charged([], []) for part, _ in latest_first for charge in _charges_of(part)
+    }
     for part, used in parts:
-        for charge in part.version.terms.charges:
-            if charge.name != name:
-                continue
+        for charge in _charges_of(part):
+            fees, metered = charges[charge.name]
             if isinstance(charge, FlatCharge):
                 fees.append((part, charge))
             else:
-                metered.append(_Metered(part, charge, used.get(name, Used())))
+                metered.append(_Metered(part, charge, used.get(charge.name, Used())))
+    return charges
+
+
+def _charges_of(part: Part) -> Sequence[Charge]:
+    return part.version.terms.charges
+
+
+def _lines_of_charge(charged: _Charged, *, is_over: bool) -> Iterator[RatedLine]:
+    fees, metered = charged
     yield from _fee_lines(fees, is_over=is_over)
     lines = list(_usage_lines(metered))
     yield from lines

@@ -16,6 +16,7 @@ from alerts.crossings import take_crossings
 from alerts.models import Incident, Severity
 from billing.credit_audit import credit_drifts
 from billing.credits import available, void_credit
+from billing.customers import archive_customer
 from billing.models import (
     CreditCover,
     CreditEntry,
@@ -143,6 +144,13 @@ def test_the_limit_is_what_credit_covers_at_cost_plus_the_percentage(
     assert spent_and_reserved(account, wallet) == (NANOS, 0)
 
 
+def run_all(threads: list[threading.Thread]) -> None:
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
 def test_64_agents_never_spend_past_the_credit(account: Account, acme: Customer) -> None:
     subscribe(account, acme, COST_PLUS_20)
     make_grant(account, acme, 3600)
@@ -167,11 +175,7 @@ def test_64_agents_never_spend_past_the_credit(account: Account, acme: Customer)
         connection.close()
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(64)]
-    threads.append(threading.Thread(target=grant))
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_all([*threads, threading.Thread(target=grant)])
     assert set(answers) == {201, 402}, Counter(answers)
     api = caller(account)
     while (answer := ask(api, "0.5")).status == 201:
@@ -357,6 +361,14 @@ def test_a_wallet_is_opened_once_and_ends(account: Account, acme: Customer) -> N
     assert ask(api, "2").status == 201
     with account.scope():
         assert available(acme.id, at=timezone.now()) == 100
+
+
+def test_a_wallet_ends_with_its_customer(account: Account, acme: Customer) -> None:
+    wallet = make_wallet(account, acme)
+    with account.scope():
+        archive_customer(acme, actor="tests")
+        assert Wallet.objects.get(id=wallet.id).ended_at is not None
+        assert Budget.objects.get(id=wallet.budget_id).archived_at is not None
 
 
 def usage(**fields: Any) -> UsageCharge:
