@@ -74,12 +74,23 @@ def open_drafts_of(customers: Sequence[Customer], *, now: datetime | None = None
             if period not in have
         ]
         begins[_next_begin(of_customer, now)].append(customer.id)
-    if gone:
-        _remove_drafts(gone)
+    remove_drafts(gone)
     # Two that open drafts simultaneously open the same ones.
     Statement.objects.bulk_create(missing, ignore_conflicts=True)
     for begin, ids in begins.items():
         Customer.objects.filter(id__in=ids).exclude(next_draft_at=begin).update(next_draft_at=begin)
+
+
+def remove_drafts(statement_ids: list[int]) -> None:
+    """Remove drafts, which nothing refers to. The ORM would remove their lines as well, of which
+    they have none, and which the database refuses to.
+    """
+    if statement_ids:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "DELETE FROM statement WHERE id = ANY(%s) AND state = %s",
+                [statement_ids, StatementState.DRAFT.value],
+            )
 
 
 def open_due_drafts(*, tenant_id: int) -> int:
@@ -121,17 +132,6 @@ def _wanted(
         if (period := schedule.period_at(max(final_ends))) is not None:
             wanted[statement_period(period)] = subscriptions[-1].plan.timezone
     return wanted
-
-
-def _remove_drafts(ids: Sequence[int]) -> None:
-    """Remove drafts. They have no lines, and Django would ask for their removal all the same, which
-    the table of lines refuses.
-    """
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "DELETE FROM statement WHERE id = ANY(%s) AND state = %s",
-            [list(ids), StatementState.DRAFT.value],
-        )
 
 
 def _next_begin(subscriptions: Iterable[Subscription], now: datetime) -> datetime | None:

@@ -62,6 +62,11 @@ class CustomerUsage:
         # name one model of many.
         self._found: dict[tuple[_Place, tuple[str, ...]], dict[tuple[str, ...], list[Cell]]] = {}
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was used."""
+        return not self._cells
+
     def add(self, dimensions: Dimensions, piece: int, cell: Cell) -> None:
         """Count usage of a piece, before any is looked for."""
         self._cells[dimensions, piece].append(cell)
@@ -176,6 +181,7 @@ class _Precedence:
         )
         self._tenant_id = tenant_id
         self._links: dict[str, dict[str, list[CustomerLink]]] = {}
+        self._cuts: dict[str, set[datetime]] = {}
 
     def above(self, dimension: str) -> tuple[str, ...]:
         """Return the linked dimensions that come before this one."""
@@ -184,14 +190,15 @@ class _Precedence:
 
     def cuts(self, dimension: str) -> set[datetime]:
         """Return when links on the dimensions before this one begin and end."""
-        bounds: set[datetime] = set()
-        for name in self.above(dimension):
+        if dimension not in self._cuts:
             timed = CustomerLink.objects.filter(
-                ~Q(starts_at=None) | ~Q(ends_at=None), tenant_id=self._tenant_id, dimension=name
+                ~Q(starts_at=None) | ~Q(ends_at=None),
+                tenant_id=self._tenant_id,
+                dimension__in=self.above(dimension),
             )
-            for starts_at, ends_at in timed.values_list("starts_at", "ends_at"):
-                bounds |= {at for at in (starts_at, ends_at) if at is not None}
-        return bounds
+            bounds = timed.values_list("starts_at", "ends_at")
+            self._cuts[dimension] = {at for pair in bounds for at in pair if at is not None}
+        return self._cuts[dimension]
 
     def decides(self, higher: Sequence[str], group: Mapping[str, str], piece: Piece) -> bool:
         """Whether a link on one of these dimensions has this usage. A piece lies inside or
