@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+from billing.customers import update_customer
 from billing.statements import void
 from tests.billing.scene import PER_REQUEST, Billed, amounts, month_start
 from tests.factories import Account
@@ -25,3 +26,22 @@ def test_a_void_adjustment_is_charged_again_beside_a_later_one(account: Account)
         ("usage", "Requests", 0),
         ("adjustment", "Requests", 500),
     ]
+
+
+def test_what_was_given_back_of_a_void_statement_is_charged_again(account: Account) -> None:
+    first, second, third, _ = MONTHS
+    billed = Billed.on(account, PER_REQUEST, since=first)
+    _link_team(billed, is_linked=True)
+    billed.use(10, at=first + HOUR, customer=..., team="blue")
+    voided = billed.finalize(first).statement
+    _link_team(billed, is_linked=False)
+    assert amounts(billed.finalize(second))[1:] == [("adjustment", "Requests", -1000)]
+    void(account.tenant.id, voided.id, actor="tests")
+    assert amounts(billed.view(first)) == [("usage", "Requests", 0)]
+    assert amounts(billed.view(third))[1:] == [("adjustment", "Requests", 1000)]
+
+
+def _link_team(billed: Billed, *, is_linked: bool) -> None:
+    links = [{"dimension": "team", "value": "blue"}] if is_linked else []
+    with billed.account.scope():
+        update_customer(billed.customer, actor="tests", changes={"links": links})
