@@ -69,16 +69,28 @@ class _BilledBefore:
     """What final statements charge for the lines of one statement."""
 
     lines: dict[LineKey, Billed] = field(default_factory=dict)
+    voided_at: dict[LineKey, datetime] = field(default_factory=dict)
     quantities: defaultdict[LineKey, Fraction] = field(
         default_factory=lambda: defaultdict(Fraction)
     )
     rows: dict[LineKey, StatementLine] = field(default_factory=dict)
 
     def add(self, row: StatementLine) -> None:
-        """Count a line, after those of earlier statements."""
+        """Count a line, after those of earlier statements. One of a void statement charges nothing,
+        but was counted by what became final before it was void: that charges the difference to it.
+        """
         key = LineKey.read(row.subscription_id, row.key)
+        statement = row.statement
+        if statement.voided_at is not None:
+            if row.amount:
+                last = self.voided_at.get(key, statement.voided_at)
+                self.voided_at[key] = max(last, statement.voided_at)
+            return
         before = self.lines.get(key, Billed(Fraction(0), 0))
-        self.lines[key] = Billed(Fraction(row.exact_amount), before.minor + row.amount)
+        assert statement.finalized_at is not None, "only what is not a draft has lines"
+        is_whole = self.voided_at.get(key, statement.finalized_at) <= statement.finalized_at
+        exact = Fraction(row.exact_amount) if is_whole else None
+        self.lines[key] = Billed(exact, before.minor + row.amount)
         self.quantities[key] += Fraction(row.quantity)
         self.rows[key] = row
 
@@ -228,8 +240,7 @@ def _billed_before(tenant_id: int, statements: Sequence[Statement]) -> dict[int,
     rows = StatementLine.objects.filter(
         Q(statement_id__in=ids, adjusts=None) | Q(adjusts_id__in=ids),
         tenant_id=tenant_id,
-        statement__state=StatementState.FINAL,
-    )
+    ).select_related("statement")
     for row in rows.order_by("statement__sequence", "position"):
         before[row.adjusts_id or row.statement_id].add(row)
     return before

@@ -158,7 +158,6 @@ def _read(
         tenant_id=tenant_id,
         starts_at=question.pieces[0].starts_at,
         ends_at=question.pieces[-1].ends_at,
-        group_by=group_by,
         interval="none",
         filters={question.dimension: tuple(values)},
     )
