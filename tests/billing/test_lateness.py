@@ -7,7 +7,7 @@ its time, and knows nothing of statements.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -121,7 +121,7 @@ class World:
     # When the provider's price of a million tokens began, in whole dollars.
     costs: list[tuple[datetime, int]] = field(default_factory=list)
     teams: dict[str, str] = field(default_factory=lambda: {"blue": "a", "red": "b"})
-    numbers: count[int] = field(default_factory=count)
+    numbers: Iterator[int] = field(default_factory=count)
 
     def __post_init__(self) -> None:
         self.begin = month_start(2)
