@@ -186,16 +186,19 @@ def _own_lines(lines: Lines, currency: str) -> list[DraftLine]:
 def _adjustments(
     statement: Statement, before: _BilledBefore, lines: Lines, currency: str
 ) -> Iterator[DraftLine]:
-    """Yield what final statements charge too little or too much for the lines of this one. A void
-    one charges nothing.
+    """Yield what final statements charge too little or too much for the lines of this one, and what
+    they count too little or too much of where that changes no amount. A void one charges nothing.
     """
     now = {} if statement.state == StatementState.VOID else lines
     exact = {key: line.amount for key, line in now.items()}
-    for key, amount in adjust(before.lines, exact, digits_of(currency)).items():
+    amounts = adjust(before.lines, exact, digits_of(currency))
+    for key in dict.fromkeys([*now, *before.lines]):
         line, row = now.get(key), before.rows.get(key)
         source = line or row
         assert source is not None, "what changes is charged now or was before"
         quantity = line.quantity if line is not None else Fraction(0)
+        if key not in amounts and quantity == before.quantities[key]:
+            continue
         yield DraftLine(
             key=key,
             kind=LineKind.ADJUSTMENT,
@@ -204,7 +207,7 @@ def _adjustments(
             ends_at=source.ends_at,
             quantity=quantity - before.quantities[key],
             exact=exact.get(key, Fraction(0)),
-            amount=amount,
+            amount=amounts.get(key, 0),
             rated=line,
             adjusts=statement,
         )

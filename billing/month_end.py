@@ -109,7 +109,7 @@ class MonthEnd:
             pass
 
     def step(self, *, ends_at: float | None = None) -> int:
-        """Finalize some, or fewer when that time of the monotonic clock has come; return how many
+        """Finalize some, fewer when that time of the monotonic clock has come; return how many
         drafts are done with: none if none is left.
         """
         drafts: dict[int, Draft] = {}
@@ -123,7 +123,7 @@ class MonthEnd:
                 self._note_failure(error, kept)
         done = 0
         for batch in self._batches(statements, drafts):
-            if ends_at is not None and time.monotonic() >= ends_at:
+            if done and ends_at is not None and time.monotonic() >= ends_at:
                 break
             self._finalize(batch, drafts)
             self._after = (batch[-1].period_end, batch[-1].id)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from django.db.models import Model
+from django.db.models import Model, Q, QuerySet
 from drf_spectacular.utils import OpenApiParameter, extend_schema_field
 from rest_framework import serializers
 
@@ -13,7 +13,7 @@ from common.errors import NotFound
 from common.values import normal_value
 
 ID_DIGITS_MAX: Final = 18
-CUSTOMER_PARAMETER: Final = OpenApiParameter("customer", str, description="A customer's key.")
+CUSTOMER_PARAMETER: Final = OpenApiParameter("customer", str, description="A customer's key or id.")
 _REFERENCE_SCHEMA: Final = {
     "oneOf": [{"type": "integer", "minimum": 1}, {"type": "string", "maxLength": 200}]
 }
@@ -92,3 +92,22 @@ def _require_storable(noun: str, text: str) -> None:
     """Raise NotFound for text of an address that PostgreSQL refuses to look for."""
     if "\x00" in text:
         raise NotFound.of(noun, text)
+
+
+def customers_named(tenant_id: int, text: str) -> QuerySet[Customer]:
+    """Return the customer that a query parameter names, if there is one."""
+    wanted = Q(key=text)
+    if (row_id := _id_of(text)) is not None:
+        wanted |= Q(id=row_id)
+    return Customer.objects.filter(wanted, tenant_id=tenant_id)
+
+
+def of_customer(
+    rows: QuerySet[Row], tenant_id: int, text: str | None, *, by: str = "customer"
+) -> QuerySet[Row]:
+    """Return the rows of the customer that a query parameter names; all without it, none for a
+    customer that there is not.
+    """
+    if text is None:
+        return rows
+    return rows.filter(**{f"{by}__in": customers_named(tenant_id, text)})

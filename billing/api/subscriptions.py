@@ -14,6 +14,7 @@ from billing.api.references import (
     find_customer,
     find_plan,
     named,
+    of_customer,
 )
 from billing.models import Subscription
 from billing.subscriptions import SUBSCRIPTIONS
@@ -68,9 +69,7 @@ class Subscriptions(Resource[Subscription]):
         return super().rows().select_related("customer", "plan")
 
     def listed_rows(self) -> QuerySet[Subscription]:
-        key = self.request.query_params.get("customer")
-        rows = self.rows()
-        return rows if key is None else rows.filter(customer__key=key)
+        return of_customer(self.rows(), self.tenant.id, self.request.query_params.get("customer"))
 
     def create_row(self, fields: JsonObject) -> Subscription:
         named = {
