@@ -6,6 +6,7 @@ from typing import Any
 from drf_spectacular.utils import extend_schema, extend_schema_field, extend_schema_view
 from rest_framework import serializers
 
+from billing.api.email import Email
 from billing.customers import (
     CUSTOMERS,
     LINK_DIMENSIONS,
@@ -18,7 +19,6 @@ from billing.models import Customer, CustomerLink
 from common.api.fields import (
     Choice,
     Count,
-    Email,
     Items,
     Spoken,
     StrictSerializer,
