@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import alerting, anomalies, attacks, enforcement, loops, pages, scans
+from bench import alerting, anomalies, attacks, billing, enforcement, loops, pages, scans
 from bench.ingest import Ingest
 from bench.kit.figures import Row
 from bench.kit.service import Service, running_service
@@ -26,6 +26,9 @@ PARTS: dict[str, Callable[[Service, Row, argparse.Namespace], None]] = {
     ),
     "scans": lambda service, row, options: scans.measure(
         service, row, batches=options.waiting_batches, events=options.waiting_events
+    ),
+    "billing": lambda service, row, options: billing.measure(
+        service, row, customers=options.customers, events=options.billed_events
     ),
     "pages": lambda service, row, options: pages.measure(service, row, stored=options.stored),
 }
@@ -72,6 +75,8 @@ def parse_options() -> argparse.Namespace:
         ("--connections", 8, "connections that send batches"),
         ("--waiting-batches", 2_000, "small batches that a scan meets"),
         ("--waiting-events", 100_000, "the events of these batches"),
+        ("--customers", 10_000, "customers of a month end"),
+        ("--billed-events", 1_000_000, "the calls that it charges for"),
         ("--memory-seconds", 60.0, "for how long refused bodies are sent"),
         ("--seconds", 15.0, "for how long each figure of enforcement is measured"),
     ):

@@ -5,7 +5,7 @@ today, less what was charged for them.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -21,6 +21,7 @@ from billing.models import Customer, LineKind, Statement, StatementLine, Stateme
 from billing.rating import RatedLine
 from billing.statement_lines import LineKey, Lines, lines_of, period_of, periods_of
 from billing.totals import Billed, Coupon, TaxRate, Totals, adjust, settle_totals, to_minor
+from billing.usage import usage_kept_from
 
 # Statements whose period ended longer ago are not adjusted any more.
 ADJUSTED_FOR: Final = timedelta(days=400)
@@ -46,7 +47,7 @@ class DraftLine(NamedTuple):
     adjusts: Statement | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Draft:
     """What a statement would be if it became final now."""
 
@@ -54,6 +55,8 @@ class Draft:
     lines: Sequence[DraftLine]
     totals: Totals
     revision: Revision
+    # The start of the earliest period whose usage is in it.
+    reads_from: datetime
 
     @property
     def unpriced(self) -> int:
@@ -66,16 +69,28 @@ class _BilledBefore:
     """What final statements charge for the lines of one statement."""
 
     lines: dict[LineKey, Billed] = field(default_factory=dict)
+    voided_at: dict[LineKey, datetime] = field(default_factory=dict)
     quantities: defaultdict[LineKey, Fraction] = field(
         default_factory=lambda: defaultdict(Fraction)
     )
     rows: dict[LineKey, StatementLine] = field(default_factory=dict)
 
     def add(self, row: StatementLine) -> None:
-        """Count a line, after those of earlier statements."""
+        """Count a line, after those of earlier statements. One of a void statement charges nothing,
+        but was counted by what became final before it was void: that charges the difference to it.
+        """
         key = LineKey.read(row.subscription_id, row.key)
+        statement = row.statement
+        if statement.voided_at is not None:
+            if row.amount:
+                last = self.voided_at.get(key, statement.voided_at)
+                self.voided_at[key] = max(last, statement.voided_at)
+            return
         before = self.lines.get(key, Billed(Fraction(0), 0))
-        self.lines[key] = Billed(Fraction(row.exact_amount), before.minor + row.amount)
+        assert statement.finalized_at is not None, "only what is not a draft has lines"
+        is_whole = self.voided_at.get(key, statement.finalized_at) <= statement.finalized_at
+        exact = Fraction(row.exact_amount) if is_whole else None
+        self.lines[key] = Billed(exact, before.minor + row.amount)
         self.quantities[key] += Fraction(row.quantity)
         self.rows[key] = row
 
@@ -95,53 +110,53 @@ def drafts_of(statements: Collection[Statement]) -> dict[int, Draft]:
     earlier = [each for group in adjusted.values() for each in group]
     before = _billed_before(tenant_id, earlier)
     lines = lines_of(tenant_id, periods_of([*statements, *earlier]))
-    now = timezone.now()
+    payments = payments_of(statements, at=timezone.now())
     drafts: dict[int, Draft] = {}
     for statement in statements:
-        customer = statement.customer
-        own = _own_lines(lines[statement.customer_id, period_of(statement)], customer.currency)
-        adjustments = [
-            line
-            for each in adjusted[statement.id]
-            for line in _adjustments(
-                each, before[each.id], lines[each.customer_id, period_of(each)], customer.currency
-            )
-        ]
-        every_line = [*own, *adjustments]
+        currency = statement.customer.currency
+        every_line = _own_lines(lines[statement.customer_id, period_of(statement)], currency)
+        for each in adjusted[statement.id]:
+            now = lines[each.customer_id, period_of(each)]
+            every_line += _adjustments(each, before[each.id], now, currency)
         drafts[statement.id] = Draft(
             statement,
             every_line,
-            totals_of(
-                statement,
-                sum(line.amount for line in every_line),
-                coupon=coupon_of_statement(statement, at=now),
-                at=now,
-            ),
+            totals_of(statement, sum(line.amount for line in every_line), payments),
             revisions.get(statement.customer_id, (0, 0)),
+            min(each.period_start for each in (statement, *adjusted[statement.id])),
         )
     return drafts
 
 
-def coupon_of_statement(statement: Statement, *, at: datetime) -> coupons.Discount | None:
-    """Return the coupon that a statement gets if it becomes final at this time."""
-    return coupons.coupon_of(
-        statement.customer,
-        period_start=statement.period_start,
-        period_end=statement.period_end,
-        at=at,
+class Payments(NamedTuple):
+    """What lowers the amounts of some statements: discounts by statement, the rest by customer."""
+
+    discounts: Mapping[int, coupons.Discount]
+    credit_notes: Mapping[int, int]
+    credit: Mapping[int, int]
+
+
+def payments_of(statements: Collection[Statement], *, at: datetime) -> Payments:
+    """Return what lowers the amounts of these statements if one of a customer's becomes final at
+    this time.
+    """
+    customer_ids = {each.customer_id for each in statements}
+    return Payments(
+        coupons.discounts_of(statements, at=at),
+        credit_notes.unused_of(customer_ids),
+        credits.available_of(customer_ids, at=at),
     )
 
 
-def totals_of(
-    statement: Statement, subtotal: int, *, coupon: coupons.Discount | None, at: datetime
-) -> Totals:
-    """Return what is due for a subtotal if the statement becomes final at this time."""
+def totals_of(statement: Statement, subtotal: int, payments: Payments) -> Totals:
+    """Return what is due for a subtotal."""
+    coupon = payments.discounts.get(statement.id)
     return settle_totals(
         subtotal,
         coupon=None if coupon is None else Coupon(coupon.percent, coupon.amount),
         tax_rates=tax_rates_of(statement.customer),
-        credit_notes=credit_notes.unused(statement.customer_id),
-        credit=credits.available(statement.customer_id, at=at),
+        credit_notes=payments.credit_notes.get(statement.customer_id, 0),
+        credit=payments.credit.get(statement.customer_id, 0),
     )
 
 
@@ -171,16 +186,19 @@ def _own_lines(lines: Lines, currency: str) -> list[DraftLine]:
 def _adjustments(
     statement: Statement, before: _BilledBefore, lines: Lines, currency: str
 ) -> Iterator[DraftLine]:
-    """Yield what final statements charge too little or too much for the lines of this one. A void
-    one charges nothing.
+    """Yield what final statements charge too little or too much for the lines of this one, and what
+    they count too little or too much of where that changes no amount. A void one charges nothing.
     """
     now = {} if statement.state == StatementState.VOID else lines
     exact = {key: line.amount for key, line in now.items()}
-    for key, amount in adjust(before.lines, exact, digits_of(currency)).items():
+    amounts = adjust(before.lines, exact, digits_of(currency))
+    for key in dict.fromkeys([*now, *before.lines]):
         line, row = now.get(key), before.rows.get(key)
         source = line or row
         assert source is not None, "what changes is charged now or was before"
         quantity = line.quantity if line is not None else Fraction(0)
+        if key not in amounts and quantity == before.quantities[key]:
+            continue
         yield DraftLine(
             key=key,
             kind=LineKind.ADJUSTMENT,
@@ -189,7 +207,7 @@ def _adjustments(
             ends_at=source.ends_at,
             quantity=quantity - before.quantities[key],
             exact=exact.get(key, Fraction(0)),
-            amount=amount,
+            amount=amounts.get(key, 0),
             rated=line,
             adjusts=statement,
         )
@@ -197,13 +215,16 @@ def _adjustments(
 
 def _adjusted_by(tenant_id: int, statements: Collection[Statement]) -> dict[int, list[Statement]]:
     """Return which statements each of these drafts adjusts: those that the customer's earliest
-    draft after them is.
+    draft after them is. A period whose usage is not kept whole stays as it was charged.
     """
     customer_ids = {each.customer_id for each in statements}
     others = defaultdict(list)
     recent = timezone.now() - ADJUSTED_FOR
     for each in Statement.objects.filter(
-        tenant_id=tenant_id, customer_id__in=customer_ids, period_end__gt=recent
+        tenant_id=tenant_id,
+        customer_id__in=customer_ids,
+        period_end__gt=recent,
+        period_start__gte=usage_kept_from(tenant_id),
     ).order_by("period_start", "id"):
         others[each.customer_id].append(each)
     adjusted: dict[int, list[Statement]] = {each.id: [] for each in statements}
@@ -222,8 +243,7 @@ def _billed_before(tenant_id: int, statements: Sequence[Statement]) -> dict[int,
     rows = StatementLine.objects.filter(
         Q(statement_id__in=ids, adjusts=None) | Q(adjusts_id__in=ids),
         tenant_id=tenant_id,
-        statement__state=StatementState.FINAL,
-    )
+    ).select_related("statement")
     for row in rows.order_by("statement__sequence", "position"):
         before[row.adjusts_id or row.statement_id].add(row)
     return before

@@ -11,11 +11,13 @@ from datetime import date, datetime, timedelta
 from typing import Final, NamedTuple
 
 from django.db.models import Q, QuerySet
+from django.utils import timezone
 
 from billing.drafts import drafts_of
 from billing.margin_months import month_begin, next_month, split, spread
 from billing.models import (
     CreditNote,
+    LineKind,
     PlanVersion,
     Statement,
     StatementLine,
@@ -139,11 +141,15 @@ def _draft_lines(
             f"There are more than {DRAFTS_MAX:,} drafts to rate: ask with drafts=false for what is"
             " final.",
         )
+    now = timezone.now()
     for draft in drafts_of(drafts).values():
         amounts = _net([line.amount for line in draft.lines], draft.totals.coupon_amount)
         for line, amount in zip(draft.lines, amounts, strict=True):
             if line.starts_at < end:
-                yield Charged(draft.statement, line.key, line.starts_at, line.ends_at, amount)
+                # What was used so far is not of months that are still to come.
+                is_running = line.kind == LineKind.USAGE and line.starts_at < now
+                ends_at = min(line.ends_at, now) if is_running else line.ends_at
+                yield Charged(draft.statement, line.key, line.starts_at, ends_at, amount)
 
 
 class _Notes(NamedTuple):

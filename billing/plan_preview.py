@@ -3,7 +3,7 @@ usage of customers, by the same `rate` as statements.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -92,10 +92,13 @@ class WouldBill(NamedTuple):
 
 @dataclass(frozen=True)
 class Replay:
-    """Last period under a plan. `left_out` is how many customers were not rated."""
+    """A period under a plan: the last one, or if nothing was used in that, the present one so far.
+    `left_out` is how many customers were not rated.
+    """
 
     starts_at: datetime
     ends_at: datetime
+    is_over: bool
     rows: Sequence[WouldBill]
     left_out: int
 
@@ -122,15 +125,32 @@ def customers_on(plan: Plan, now: datetime) -> QuerySet[Customer]:
 
 def replay(plan: Plan, terms: Terms, customers: QuerySet[Customer], now: datetime) -> Replay:
     """Rate the last whole period of customers who pay in the plan's currency, as if they had been
-    on these terms all of it. Trials are left out. Within a snapshot.
+    on these terms all of it; where nothing was used in it, the present one so far, as if it was
+    over. Trials are left out. Within a snapshot.
     """
-    period = last_period(plan, now)
     paying = customers.filter(currency=plan.currency).order_by("name", "id")
     chosen = list(paying[:CUSTOMERS_MAX])
-    amounts = dict(_amounts(plan, terms, [each.id for each in chosen], period))
-    billed = _billed(plan, [each.id for each in chosen], period)
-    rows = [WouldBill(each, amounts[each.id], billed.get(each.id)) for each in chosen]
-    return Replay(period.scheduled_start, period.scheduled_end, rows, paying.count() - len(chosen))
+    ids = [each.id for each in chosen]
+    dimensions = frozenset(dimensions_of(charge) for charge in _usage_charges(terms))
+    period, is_over = last_period(plan, now), True
+    usage = _usage(plan.tenant_id, ids, period, dimensions)
+    if dimensions and all(used.is_empty for used in usage.values()):
+        period, is_over = present_period(plan, now), False
+        usage = _usage(plan.tenant_id, ids, period, dimensions)
+    billed = _billed(plan, ids, period)
+    rows = [
+        WouldBill(
+            each, _amount(_part(terms, period), usage[each.id], plan.currency), billed.get(each.id)
+        )
+        for each in chosen
+    ]
+    return Replay(
+        period.scheduled_start,
+        period.scheduled_end,
+        is_over,
+        rows,
+        paying.count() - len(chosen),
+    )
 
 
 def _billed(plan: Plan, customer_ids: Sequence[int], period: Period) -> dict[int, int]:
@@ -155,34 +175,47 @@ def terms_in_force(plan: Plan, now: datetime) -> Terms:
 
 def last_period(plan: Plan, now: datetime) -> Period:
     """Return the last period that is over, by the calendar of the plan's zone."""
+    begins = present_period(plan, now).scheduled_start
+    return _period_at(plan, begins - timedelta(microseconds=1), now)
+
+
+def present_period(plan: Plan, now: datetime) -> Period:
+    """Return the period that holds now, by the calendar of the plan's zone."""
+    return _period_at(plan, now, now)
+
+
+def _period_at(plan: Plan, at: datetime, now: datetime) -> Period:
     schedule = Schedule(
         interval=plan.interval,
         anchor=Anchor.CALENDAR,
         timezone=plan.timezone,
         starts_at=now - _LONG_AGO,
     )
-    present = schedule.period_at(now)
-    assert present is not None, "the schedule has no end"
-    last = schedule.period_at(present.scheduled_start - timedelta(microseconds=1))
-    assert last is not None, "it began long ago"
-    return last
+    period = schedule.period_at(at)
+    assert period is not None, "the schedule began long ago and has no end"
+    return period
 
 
-def _amounts(
-    plan: Plan, terms: Terms, customer_ids: Sequence[int], period: Period
-) -> Iterator[tuple[int, int]]:
-    charges = [each for each in terms.charges if isinstance(each, UsageCharge)]
-    dimensions = frozenset(dimensions_of(charge) for charge in charges)
+def _usage(
+    tenant_id: int,
+    customer_ids: Sequence[int],
+    period: Period,
+    dimensions: frozenset[frozenset[str]],
+) -> dict[int, CustomerUsage]:
     pieces = (Piece(period.starts_at, period.ends_at),)
-    usage = read_usage(plan.tenant_id, [Demand(each, pieces, dimensions) for each in customer_ids])
-    part = _part(terms, period)
-    for customer_id in customer_ids:
-        yield customer_id, _amount(part, charges, usage[customer_id], plan.currency)
+    return read_usage(tenant_id, [Demand(each, pieces, dimensions) for each in customer_ids])
 
 
-def _amount(part: Part, charges: Sequence[UsageCharge], usage: CustomerUsage, currency: str) -> int:
-    used = {charge.name: used_of(charge, usage.of(dimensions_of(charge), 0)) for charge in charges}
-    lines = rate([(part, used)], is_over=True)
+def _usage_charges(terms: Terms) -> list[UsageCharge]:
+    return [each for each in terms.charges if isinstance(each, UsageCharge)]
+
+
+def _amount(part: Part, usage: CustomerUsage, currency: str) -> int:
+    used = {
+        charge.name: used_of(charge, usage.of(dimensions_of(charge), 0))
+        for charge in _usage_charges(part.version.terms)
+    }
+    lines = rate([(part, used)])
     exact = sum((line.amount for line in lines), Fraction(0))
     return round_half_away(exact * 10 ** digits_of(currency))
 

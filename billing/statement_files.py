@@ -20,6 +20,7 @@ from django.template.loader import render_to_string
 from django.utils import timezone
 
 from billing.currencies import amount_of, money_of
+from billing.finalization import parties_of
 from billing.models import Statement, StatementFile, StatementState
 from billing.rate_words import decimal_words
 from billing.settings import billing_settings
@@ -31,7 +32,6 @@ from billing.statement_views import (
     total_rows,
     views_of,
 )
-from billing.statements import parties_of
 from common.csv_files import csv_lines
 from common.json_bodies import JsonObject
 

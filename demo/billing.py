@@ -1,7 +1,7 @@
 """Plans, customers and statements of the demo, made through the public API once its calls are in.
 
-A period of the plans that begin with the subscription ended a week ago, so its statement has usage;
-that of the plan which follows the calendar has fees at the least.
+A period of the plan that begins with the subscription ended a week ago, so its statement has usage;
+those of the plans which follow the calendar have fees or a minimum at the least.
 """
 
 from collections.abc import Iterator, Sequence
@@ -40,10 +40,16 @@ def bill(client: Client, *, calls: Sequence[Call], end: datetime, load: str) -> 
     spent = spend_by([call for call in calls if call.customer], lambda call: call.customer)
     keys = sorted(spent, key=lambda key: (-spent[key], str(key)))[: len(ORDER)]
     customers = list(map(str, keys))
+    parties = [party(key, place) for place, key in enumerate(customers)]
+    failed = [
+        *make_missing(client, path="/v1/plans", key="name", bodies=plans(), load=load),
+        *make_missing(client, path="/v1/customers", key="key", bodies=parties, load=load),
+    ]
+    if failed:
+        return failed
+    on_plans = list(subscriptions(client, customers, end))
     for path, key, bodies in (
-        ("/v1/plans", "name", plans()),
-        ("/v1/customers", "key", [party(key, place) for place, key in enumerate(customers)]),
-        ("/v1/subscriptions", "customer", list(subscriptions(client, customers, end))),
+        ("/v1/subscriptions", "customer", on_plans),
         ("/v1/credits", "reference", credit(customers[1:3], end)),
     ):
         if failed := make_missing(client, path=path, key=key, bodies=bodies, load=load):
@@ -57,21 +63,20 @@ def plans() -> list[JsonObject]:
         {
             "name": STARTER,
             "charges": [
-                {"name": "Platform fee", "kind": "flat", "amount": "9", "when": "advance"},
+                {"name": "Platform fee", "kind": "flat", "amount": "19", "when": "advance"},
                 {
                     "name": "Requests",
                     "kind": "usage",
                     "metric": "requests",
                     "model": "per_unit",
-                    "unit_amount": "0.002",
+                    "unit_amount": "0.004",
                     "included_units": "2000",
                 },
             ],
         },
-        {"name": GROWTH, "anchor": "subscription", "charges": growth("5", "4")},
+        {"name": GROWTH, "anchor": "subscription", "charges": growth("14", "11")},
         {
             "name": SCALE,
-            "anchor": "subscription",
             "minimum_amount": "5",
             "charges": [
                 {
@@ -79,7 +84,7 @@ def plans() -> list[JsonObject]:
                     "kind": "usage",
                     "metric": "cost",
                     "model": "cost_plus",
-                    "percent": "35",
+                    "percent": "60",
                     "markups": [{"provider": "deepseek", "percent": "50"}],
                 }
             ],
@@ -123,7 +128,7 @@ def subscriptions(client: Client, customers: Sequence[str], end: datetime) -> It
         year=months // 12, month=months % 12 + 1, day=min(closed.day, LAST_SAFE_DAY)
     )
     for key, plan in zip(customers, ORDER, strict=False):
-        starts_at = since.replace(day=1) if plan == STARTER else since
+        starts_at = since if plan == GROWTH else since.replace(day=1)
         yield {"customer": key, "plan": str(ids[plan]), "starts_at": starts_at.isoformat()}
 
 
@@ -186,6 +191,6 @@ def revise(client: Client, end: datetime, load: str) -> list[str]:
         return []
     path = f"/v1/plans/{found[0]['id']}/versions"
     since = (end - CLOSED_FOR - timedelta(days=2)).replace(hour=0, minute=0)
-    body = {"from": since.isoformat(), "charges": growth("4.80", "3.60")}
+    body = {"from": since.isoformat(), "charges": growth("13.50", "10.50")}
     answer: Answer = client.post(path, body, idempotency_key=f"demo-{load}-{path}")
     return [] if answer.is_success else [remark(path, GROWTH, answer)]

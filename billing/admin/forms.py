@@ -12,6 +12,7 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 
 from billing.currencies import minor_units, money_of
 from billing.models import Customer
+from common.expectations import as_sentence
 from metering.fields.forms import MONEY_ROLES
 from tenants.admin_forms import FilledForm, RowForm
 from tenants.admin_site import TenantModelAdmin, actor_of, tenant_of
@@ -50,7 +51,7 @@ class CreditForm(RowForm):
                 try:
                     data[name] = minor_units(amount, customer.currency)
                 except ValueError as error:
-                    self.add_error(name, str(error).capitalize() + ".")
+                    self.add_error(name, as_sentence(str(error)))
         return data
 
 

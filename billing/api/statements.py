@@ -14,8 +14,9 @@ from msgspec import UNSET, UnsetType
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from billing.api.references import CUSTOMER_PARAMETER, customers_named, of_customer
 from billing.currencies import amount_of
-from billing.models import Customer, LineKind, Statement, StatementState
+from billing.models import LineKind, Statement, StatementState
 from billing.statement_files import file_response
 from billing.statement_periods import open_drafts
 from billing.statement_views import LineView, StatementView, views_of
@@ -106,7 +107,7 @@ class Statements(Resource[Statement]):
     parameters = {
         "list": (
             *PAGE_PARAMETERS,
-            OpenApiParameter("customer", str, description="A customer's key."),
+            CUSTOMER_PARAMETER,
             OpenApiParameter(
                 "period",
                 {"type": "string", "pattern": f"^{MONTH.pattern}$"},
@@ -125,9 +126,9 @@ class Statements(Resource[Statement]):
         query = self.request.query_params
         if (key := query.get("customer")) is not None:
             # The one who asks for a customer sees the period that has just begun.
-            for customer in Customer.objects.filter(tenant=self.tenant, key=key):
+            for customer in customers_named(self.tenant.id, key):
                 open_drafts(customer)
-            rows = rows.filter(customer__key=key)
+            rows = of_customer(rows, self.tenant.id, key)
         if (state := query.get("state")) is not None:
             if state not in StatementState.values:
                 words = ", ".join(StatementState.values)
@@ -154,7 +155,7 @@ class Statements(Resource[Statement]):
         responses=StatementAnswer,
     )
     def finalise(self, request: Request, statement_id: int) -> Response:
-        body = read_body(FinalizeBody, request) if request.data else {}
+        body = read_body(FinalizeBody, request)
         tenant_id = holder_of(request).tenant_id
         finalize(
             tenant_id,

@@ -9,11 +9,13 @@ from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from billing.api.credit_fields import (
+from billing.api.credit_fields import percent_text
+from billing.api.references import (
     CUSTOMER_PARAMETER,
-    CustomerKey,
+    CustomerReference,
     find_customer,
-    percent_text,
+    named,
+    of_customer,
 )
 from billing.credits import available
 from billing.currencies import amount_of
@@ -48,7 +50,7 @@ class WalletLevelBody(StrictSerializer):
 class WalletBody(StrictSerializer):
     """A wallet of a customer."""
 
-    customer = CustomerKey()
+    customer = CustomerReference()
     levels = Items(
         child=WalletLevelBody(),
         required=False,
@@ -120,11 +122,10 @@ class Wallets(Resource[Wallet]):
         return super().rows().select_related("customer", "budget")
 
     def listed_rows(self) -> QuerySet[Wallet]:
-        key = self.request.query_params.get("customer")
-        return self.rows() if key is None else self.rows().filter(customer__key=key)
+        return of_customer(self.rows(), self.tenant.id, self.request.query_params.get("customer"))
 
     def create_row(self, fields: JsonObject) -> Wallet:
-        customer = find_customer(self.tenant, fields["customer"])
+        customer = named("customer", find_customer, self.tenant.id, fields["customer"])
         levels = {"levels": _rules(fields["levels"])} if "levels" in fields else {}
         with errors_at_members(self.body()):
             return open_wallet(tenant=self.tenant, actor=self.actor, customer=customer, **levels)

@@ -2,6 +2,7 @@
 
 from django.db import models
 from django.db.models import F, Q
+from django.utils.timezone import now
 
 from tenants.models import Tenant
 
@@ -25,10 +26,19 @@ class Customer(models.Model):
     # Signed links to the customer's own page hold it: raising it ends all of them.
     link_generation = models.PositiveIntegerField(default=0, editable=False)
     archived_at = models.DateTimeField(null=True, blank=True, editable=False)
+    # When a period begins that needs a draft; None: none does.
+    next_draft_at = models.DateTimeField(null=True, default=now, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
         db_table = "customer"
+        indexes = [
+            models.Index(
+                fields=["next_draft_at"],
+                condition=Q(next_draft_at__isnull=False),
+                name="customer_next_draft",
+            ),
+        ]
         constraints = [
             models.UniqueConstraint(fields=["tenant", "key"], name="customer_key_once"),
         ]

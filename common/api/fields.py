@@ -223,7 +223,9 @@ class Items(Spoken, serializers.ListField):
         super().__init__(max_length=max_length, **options)
         if (item := getattr(self.child, "example", None)) is not None:
             self.example = [item]
-            self.error_messages["not_a_list"] = f"must be a list, such as {json.dumps([item])}"
+            # A template, in which the braces of an example would be names.
+            shown = json.dumps([item]).replace("{", "{{").replace("}", "}}")
+            self.error_messages["not_a_list"] = f"must be a list, such as {shown}"
 
     def to_internal_value(self, data: object) -> list[object]:
         assert self.max_length is not None

@@ -1,7 +1,9 @@
 """`/customers/{id}`: what does this customer use, pay and cost?"""
 
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
+from zoneinfo import ZoneInfo
 
 from django.db.models import Sum
 from django.http import Http404, HttpResponse
@@ -25,8 +27,8 @@ from dashboard.amounts import money, percent
 from dashboard.billing.figures import CustomerFigures, figures_by_month
 from dashboard.billing.months import Month, month_of
 from dashboard.buttons import button_of
-from dashboard.charts import CRITICAL, FIRST, Figure, line, over_time
-from dashboard.filter_bar import FilterBar
+from dashboard.charts import FIRST, Figure, line, over_time
+from dashboard.filter_bar import FilterBar, days_words
 from dashboard.frame import filter_bar_of, frame
 from tenants.admin_site import actor_of
 
@@ -37,6 +39,7 @@ LINKS_SHOWN: Final = 200
 GRANTS_SHOWN: Final = 20
 # Drafts are rated when they are read; older ones say only that they are drafts.
 DRAFTS_RATED: Final = 3
+SECOND: Final = "var(--c2)"
 
 
 class StatementRow(NamedTuple):
@@ -44,6 +47,14 @@ class StatementRow(NamedTuple):
 
     row: Statement
     view: StatementView | None
+
+    @property
+    def days(self) -> str:
+        """The days of the period, in the statement's zone."""
+        zone = ZoneInfo(self.row.timezone)
+        last = self.row.period_end - timedelta(microseconds=1)
+        first_day, last_day = (at.astimezone(zone).date() for at in (self.row.period_start, last))
+        return days_words(first_day, last_day, this_year=timezone.now().year)
 
 
 def find_customer(request: PageRequest, customer_id: int) -> Customer:
@@ -114,7 +125,7 @@ def _statements(customer: Customer) -> list[StatementRow]:
     return [StatementRow(row, views.get(row.id)) for row in rows]
 
 
-def _state_of(subscription: Subscription, now: Any) -> str:
+def _state_of(subscription: Subscription, now: datetime) -> str:
     if subscription.starts_at > now:
         return "planned"
     ended = subscription.ends_at is not None and subscription.ends_at <= now
@@ -123,13 +134,14 @@ def _state_of(subscription: Subscription, now: Any) -> str:
 
 def _course(months: Sequence[tuple[Month, CustomerFigures]], bar: FilterBar) -> Figure:
     """Revenue and cost by month, the oldest first."""
-    ordered = [*months][::-1]
+    used = [place for place, (_, row) in enumerate(months) if row.revenue_nanos or row.cost_nanos]
+    ordered = [*months[: max(used, default=0) + 1]][::-1]
     starts = [month.starts_at.astimezone(bar.zone) for month, _ in ordered]
     places = [start.replace(tzinfo=None).isoformat() for start in starts]
     revenue = [row.revenue_nanos for _, row in ordered]
     cost = [row.cost_nanos for _, row in ordered]
     traces = [line("Revenue", revenue, places, color=FIRST)]
-    traces.append(line("Cost", cost, places, color=CRITICAL))
+    traces.append(line("Cost", cost, places, color=SECOND))
     return over_time(traces, starts=starts, interval="month")
 
 

@@ -11,11 +11,11 @@ from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
+from billing.finalization import parties_of
 from billing.models import Customer, Statement, StatementState
 from billing.settings import billing_settings
 from billing.statement_files import file_response
 from billing.statement_views import views_of
-from billing.statements import parties_of
 from dashboard.access import PageRequest
 from tenants.scope import tenant_scope
 

@@ -10,7 +10,14 @@ from django.urls import reverse
 from django.utils import timezone
 
 from billing.models import Customer, Plan, PlanVersion
-from billing.plan_preview import CUSTOMERS_MAX, customers_on, examples_of, last_period, replay
+from billing.plan_preview import (
+    CUSTOMERS_MAX,
+    customers_on,
+    examples_of,
+    last_period,
+    present_period,
+    replay,
+)
 from billing.plans import add_version, create_plan, terms_of
 from billing.terms import Terms
 from common.errors import MeteringError
@@ -68,7 +75,7 @@ def _changeable(request: PageRequest, plan_id: int) -> Plan:
 def _version_form(request: PageRequest, plan: Plan) -> VersionForm:
     last: PlanVersion | None = plan.versions.order_by("-number").first()
     assert last is not None, "a plan has a version"
-    begins = last_period(plan, timezone.now()).scheduled_end
+    begins = present_period(plan, timezone.now()).scheduled_end
     return VersionForm(sent_data(request), plan, terms_of(last), begins)
 
 

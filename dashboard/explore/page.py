@@ -12,7 +12,7 @@ from django.views.decorators.http import require_safe
 from dashboard.access import PageRequest, cached_page
 from dashboard.annotations import read_chart_notes
 from dashboard.chart_notes import with_annotations, words_alone
-from dashboard.charts import Figure
+from dashboard.charts import Figure, bucket_words
 from dashboard.counted_later import is_counted_later
 from dashboard.curl_lines import service_url
 from dashboard.explore import chart
@@ -30,6 +30,7 @@ from dashboard.explore.ranking import PER_PAGE, Ranking, found, page_of, read_ra
 from dashboard.filter_bar import COST, GROUPS, INTERVALS, Choice
 from dashboard.findings import coverage_words, value_words
 from dashboard.frame import filter_bar_of, frame
+from dashboard.paging import numbered_page
 from dashboard.reports.saved_views import (
     may_save,
     pinned_of,
@@ -37,7 +38,6 @@ from dashboard.reports.saved_views import (
     reader_choices,
 )
 from dashboard.spend import has_usage, local
-from dashboard.tables import bucket_words
 from metering.reporting.bounded import in_time
 from metering.reporting.question import InvalidQuestion
 
@@ -63,7 +63,6 @@ def page(request: PageRequest) -> HttpResponse:
         "metric": view.metric,
         **_builder(view),
         **_saved(request, view),
-        "overview_address": bar.query(path=reverse("dashboard:overview")),
         "curl": curl_line(view, service_url(request)),
         "has_usage": has_usage(request.tenant.id),
     }
@@ -100,7 +99,6 @@ def _figures(view: Exploration) -> dict[str, Any]:
 def _table(view: Exploration, ranking: Ranking) -> dict[str, Any]:
     lines = page_of(view, ranking)
     matching = found(view, ranking)
-    first = (view.page - 1) * PER_PAGE + 1
     further = {SEARCH: view.search}
     return {
         "headline": headline(view, ranking, lines),
@@ -110,15 +108,13 @@ def _table(view: Exploration, ranking: Ranking) -> dict[str, Any]:
         "coverage_words": coverage_words(ranking.report.coverage) if ranking.report else "",
         "number": len(ranking.ranked),
         "matching": len(matching),
-        "first": first,
-        "last": min(first + PER_PAGE - 1, len(matching)),
+        "pages": numbered_page(
+            view.page,
+            len(matching),
+            per_page=PER_PAGE,
+            address=lambda page: view.link(**further, **{PAGE: str(page) if page > 1 else ""}),
+        ),
         "is_searched": len(ranking.ranked) >= SEARCHED_FROM or bool(view.search),
-        "newer": view.link(**further, **{PAGE: str(view.page - 1) if view.page > 2 else ""})
-        if view.page > 1
-        else None,
-        "older": view.link(**further, **{PAGE: str(view.page + 1)})
-        if len(matching) > first + PER_PAGE - 1
-        else None,
     }
 
 

@@ -54,3 +54,9 @@ def days_between(starts_at: datetime, ends_at: datetime, zone: str) -> str:
 def calls_url(events_url: str) -> str:
     """The page of the calls that an address of the API lists."""
     return events_url.replace("/v1/events", reverse("dashboard:calls"), 1)
+
+
+@register.filter
+def quantity(text: str) -> str:
+    """A decimal string with thousands marked: 1,234.5."""
+    return f"{Decimal(text):,f}".replace("-", MINUS)

@@ -5,6 +5,7 @@ difference.
 from datetime import timedelta
 
 import pytest
+import time_machine
 
 from billing.models import StatementState
 from billing.statements import void
@@ -87,6 +88,22 @@ def test_what_an_adjustment_charged_is_taken_back_with_the_statement_that_it_adj
     void(account.tenant.id, final.id, actor="tests")
     assert billed.finalize(first).totals.total == 300
     assert billed.view(third).totals.total == -100
+
+
+def test_a_statement_that_is_final_early_owes_fees_in_arrears_and_minimums_later(
+    account: Account,
+) -> None:
+    this_month = month_start(0)
+    next_month = (this_month + timedelta(days=32)).replace(day=1)
+    fee = {"name": "Support", "kind": "flat", "amount": "10", "when": "arrears"}
+    bounds = {"minimum_amount": "50"}
+    billed = Billed.on(account, fee, PER_REQUEST, since=this_month, bounds=bounds)
+    billed.use(2, at=this_month)
+    assert amounts(billed.finalize(this_month)) == [("usage", "Requests", 200)]
+    assert billed.view(next_month).lines[1:] == []
+    with time_machine.travel(next_month + HOUR, tick=False):
+        adjusted = [line for line in amounts(billed.view(next_month)) if line[0] == "adjustment"]
+    assert adjusted == [("adjustment", "Support", 1000), ("adjustment", "Minimum", 3800)]
 
 
 @pytest.mark.parametrize("links", [(), ({"dimension": "team", "value": "blue"},)])

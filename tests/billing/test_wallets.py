@@ -17,6 +17,7 @@ from alerts.crossings import take_crossings
 from alerts.models import Incident, Severity
 from billing.credit_audit import credit_drifts
 from billing.credits import available, void_credit
+from billing.customers import archive_customer
 from billing.models import (
     CreditCover,
     CreditEntry,
@@ -361,6 +362,14 @@ def test_a_wallet_is_opened_once_and_ends(account: Account, acme: Customer) -> N
     assert ask(api, "2").status == 201
     with account.scope():
         assert available(acme.id, at=timezone.now()) == 100
+
+
+def test_a_wallet_ends_with_its_customer(account: Account, acme: Customer) -> None:
+    wallet = make_wallet(account, acme)
+    with account.scope():
+        archive_customer(acme, actor="tests")
+        assert Wallet.objects.get(id=wallet.id).ended_at is not None
+        assert Budget.objects.get(id=wallet.budget_id).archived_at is not None
 
 
 def usage(**fields: Any) -> UsageCharge:

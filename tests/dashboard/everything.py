@@ -10,7 +10,7 @@ from django.urls.resolvers import RoutePattern, URLPattern
 from alerts.models import Delivery, IncidentKind
 from alerts.settings import create_maintenance_window
 from billing.customers import update_customer
-from billing.models import CustomerLink
+from billing.models import CustomerLink, Statement
 from common.json_bodies import JsonObject
 from dashboard import urls
 from dashboard.models import Cadence, Readers, ReportSchedule, SavedView
@@ -155,6 +155,7 @@ def _billing(account: Account, text: str) -> JsonObject:
         "plan_id": plan.id,
         "subscription_id": subscription.id,
         "link_id": CustomerLink.objects.get(customer=customer, value=name).id,
+        "statement_id": Statement.objects.filter(customer=customer).earliest("period_start").id,
     }
 
 
