@@ -1,6 +1,4 @@
-"""Requests that mean harm, or are wrong in ways that no one thought of: a clear refusal, and nothing
-changes.
-"""
+"""Requests that mean harm, or are wrong as no one expects: a clear refusal, and nothing changes."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -28,7 +26,7 @@ FEE: Final[JsonObject] = {"name": "Fee", "kind": "flat", "amount": "30", "when":
 PREVIEW: Final[JsonObject] = {"plan": {"name": "Try", "charges": [FEE]}, "usage": []}
 
 
-@pytest.mark.parametrize("body", [[], 0, False, "", None], ids=repr)
+@pytest.mark.parametrize("body", [[], 0, False, ""], ids=repr)
 def test_what_is_no_object_finalizes_nothing(account: Account, body: object) -> None:
     Billed.on(account, PER_REQUEST, since=FIRST)
     with account.scope():
