@@ -4,13 +4,13 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from billing.api.email import Email
 from billing.settings import (
     FINALIZE_AFTER_DAYS_MAX,
     billing_settings,
     change_billing_settings,
 )
-from common.api.fields import Count, StrictSerializer, Text, read_body
+from common.api.fields import Count, Email, StrictSerializer, Text, read_body
+from metering.fields.body import errors_at_members
 from tenants.api.views import ApiView, actor_of, tenant_of
 from tenants.roles import Scope
 
@@ -55,5 +55,6 @@ class BillingSettingsView(ApiView):
     def patch(self, request: Request) -> Response:
         tenant = tenant_of(request)
         changes = read_body(BillingSettingsBody, request, billing_settings(tenant.id))
-        changed = change_billing_settings(tenant, actor=actor_of(request), changes=changes)
+        with errors_at_members(BillingSettingsBody()):
+            changed = change_billing_settings(tenant, actor=actor_of(request), changes=changes)
         return Response(BillingSettingsBody(changed).data)
