@@ -72,8 +72,8 @@ class Subscriptions(Resource[Subscription]):
         return of_customer(self.rows(), self.tenant.id, self.request.query_params.get("customer"))
 
     def create_row(self, fields: JsonObject) -> Subscription:
-        named = {
+        rows = {
             name: named(name, find, self.tenant.id, fields[name])
             for name, find in (("customer", find_customer), ("plan", find_plan))
         }
-        return super().create_row({**fields, **named})
+        return super().create_row({**fields, **rows})
