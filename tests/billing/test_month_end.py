@@ -48,9 +48,10 @@ CUSTOMERS = 40
 
 # Every fifth transaction that made a statement final fails at the very end: its number was taken.
 FAIL_AT_COMMIT = """
+    CREATE SEQUENCE finalization;
     CREATE FUNCTION fail_sometimes() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
-        IF random() < 0.2 THEN RAISE EXCEPTION 'a fault was injected'; END IF;
+        IF nextval('finalization') % 5 = 0 THEN RAISE EXCEPTION 'a fault was injected'; END IF;
         RETURN NULL;
     END $$;
     CREATE CONSTRAINT TRIGGER fail_at_commit AFTER UPDATE ON statement
@@ -58,12 +59,13 @@ FAIL_AT_COMMIT = """
         WHEN (OLD.state = 'draft' AND NEW.state = 'final') EXECUTE FUNCTION fail_sometimes();
 """
 WORK_AT_COMMIT = FAIL_AT_COMMIT.replace(
-    "IF random() < 0.2 THEN RAISE EXCEPTION 'a fault was injected'; END IF;",
+    "IF nextval('finalization') % 5 = 0 THEN RAISE EXCEPTION 'a fault was injected'; END IF;",
     "PERFORM pg_sleep(0.02);",
 )
 NOTHING_AT_COMMIT = """
     DROP TRIGGER fail_at_commit ON statement;
     DROP FUNCTION fail_sometimes();
+    DROP SEQUENCE finalization;
 """
 
 
