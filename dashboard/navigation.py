@@ -139,6 +139,7 @@ NAVIGATION: Final = (
             Tab("customers", "Customers"),
             Tab("plans", "Plans"),
             Tab("statements", "Statements"),
+            Tab("credits", "Credits"),
         ),
         is_of_tenant=True,
     ),

@@ -14,6 +14,8 @@ from dashboard import (
     units,
 )
 from dashboard.billing import (
+    credit_forms,
+    credits,
     customer,
     customer_forms,
     customers,
@@ -120,6 +122,18 @@ urlpatterns = [
     path("customers/new", customer_forms.add, name="add_customer"),
     path("customers/unassigned", unassigned.page, name="unassigned"),
     path("customers/unassigned/assign", unassigned.assign, name="assign_usage"),
+    path("customers/credits", credits.page, name="credits"),
+    path("customers/credits/new", credit_forms.grant, name="grant_credit"),
+    path("customers/credits/<int:grant_id>/void", credit_forms.take_back, name="void_credit"),
+    path("customers/wallets/new", credit_forms.open_a_wallet, name="open_wallet"),
+    path("customers/wallets/<int:wallet_id>/end", credits.end_a_wallet, name="end_wallet"),
+    path("customers/coupons/new", credit_forms.add_coupon, name="add_coupon"),
+    path("customers/coupons/<int:coupon_id>/end", credits.end_a_coupon, name="end_coupon"),
+    path(
+        "customers/credit-notes/new/<int:statement_id>",
+        credit_forms.add_credit_note,
+        name="add_credit_note",
+    ),
     path("customers/<int:customer_id>", customer.page, name="customer"),
     path("customers/<int:customer_id>/edit", customer_forms.change, name="change_customer"),
     path("customers/<int:customer_id>/archive", customer.archive, name="archive_customer"),

@@ -11,6 +11,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from billing.currencies import LOCALE, amount_of, digits_of, money_of
+from billing.models import Coupon
 from billing.statement_files import day_range
 from common.money import MINUS, NANOS_PER_USD, usd_from_nanos
 
@@ -60,3 +61,26 @@ def calls_url(events_url: str) -> str:
 def quantity(text: str) -> str:
     """A decimal string with thousands marked: 1,234.5."""
     return f"{Decimal(text):,f}".replace("-", MINUS)
+
+
+@register.filter
+def decimal_words(value: Decimal) -> str:
+    """A decimal without zeros at its end: 20, 17.5."""
+    return f"{value.normalize():f}"
+
+
+@register.simple_tag
+def coupon_words(coupon: Coupon) -> str:
+    """What a coupon takes off, and of how many statements: 10%, of 2 of 3 statements.
+
+    Needs the coupon annotated with `used`.
+    """
+    off = (
+        f"{decimal_words(coupon.percent)}%"
+        if coupon.percent is not None
+        else money_of(coupon.amount or 0, coupon.customer.currency)
+    )
+    if coupon.statements_max is None:
+        return f"{off} off"
+    used = getattr(coupon, "used", 0)
+    return f"{off} off, {used:,} of {coupon.statements_max:,} statements used"

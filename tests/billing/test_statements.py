@@ -90,7 +90,7 @@ def test_what_an_adjustment_charged_is_taken_back_with_the_statement_that_it_adj
     assert billed.view(third).totals.total == -100
 
 
-def test_a_statement_that_is_final_early_owes_fees_in_arrears_and_minimums_later(
+def test_a_statement_that_is_final_early_is_adjusted_by_what_is_used_later(
     account: Account,
 ) -> None:
     this_month = month_start(0)
@@ -99,11 +99,14 @@ def test_a_statement_that_is_final_early_owes_fees_in_arrears_and_minimums_later
     bounds = {"minimum_amount": "50"}
     billed = Billed.on(account, fee, PER_REQUEST, since=this_month, bounds=bounds)
     billed.use(2, at=this_month)
-    assert amounts(billed.finalize(this_month)) == [("usage", "Requests", 200)]
-    assert billed.view(next_month).lines[1:] == []
+    assert billed.finalize(this_month).totals.total == 5_000
+    billed.use(41, at=this_month)
     with time_machine.travel(next_month + HOUR, tick=False):
-        adjusted = [line for line in amounts(billed.view(next_month)) if line[0] == "adjustment"]
-    assert adjusted == [("adjustment", "Support", 1000), ("adjustment", "Minimum", 3800)]
+        lines = [line for line in billed.view(next_month).lines if line.adjusts]
+    assert [(line.name, line.quantity, line.amount) for line in lines] == [
+        ("Requests", "41", 4_100),
+        ("Minimum", "-1", -3_800),
+    ]
 
 
 @pytest.mark.parametrize("links", [(), ({"dimension": "team", "value": "blue"},)])
