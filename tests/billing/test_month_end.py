@@ -264,6 +264,26 @@ def test_what_has_no_price_stays_a_draft_and_delays_no_other(account: Account) -
     assert numbers(account) == [1]
 
 
+def test_one_that_cannot_be_rated_delays_no_other(account: Account) -> None:
+    customers = many(account, 3)
+    use(account, customers, Counter())
+    broken = make_customer(account, "broken")
+    plan = make_plan(account, PER_REQUEST)
+    put_on(account, broken, plan, FIRST)
+    with account.scope(), connection.cursor() as cursor:
+        # What no one can write: a version without a price.
+        cursor.execute("ALTER TABLE plan_version DISABLE TRIGGER plan_version_append_only")
+        cursor.execute(
+            "UPDATE plan_version SET terms = '{\"charges\": [{}]}' WHERE plan_id = %s", [plan.id]
+        )
+        cursor.execute("ALTER TABLE plan_version ENABLE TRIGGER plan_version_append_only")
+    month_end = MonthEnd(due(account))
+    month_end.run()
+    assert month_end.final == 3
+    assert [held.statement.customer.key for held in month_end.held] == ["broken"]
+    assert [each.customer.key for each in drafts_at(account, FIRST)] == ["broken"]
+
+
 def test_only_periods_that_ended_in_the_month_become_final(account: Account) -> None:
     plan = make_plan(account, PER_REQUEST, timezone="Asia/Kathmandu")
     before = month_start(2)

@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 import time_machine
 
+from billing import statement_lines
 from billing.models import StatementState
 from billing.statements import void
 from tests.billing.scene import (
@@ -88,6 +89,23 @@ def test_what_an_adjustment_charged_is_taken_back_with_the_statement_that_it_adj
     void(account.tenant.id, final.id, actor="tests")
     assert billed.finalize(first).totals.total == 300
     assert billed.view(third).totals.total == -100
+
+
+def test_what_is_final_is_rated_again_only_if_something_changed(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = month_start(1), month_start(0)
+    billed = Billed.on(account, PER_REQUEST, since=first)
+    billed.use(2, at=first + HOUR)
+    billed.finalize(first)
+    rated = []
+    rate = statement_lines.rate
+    monkeypatch.setattr(statement_lines, "rate", lambda parts: rated.append(1) or rate(parts))
+    assert billed.view(second).totals.total == 0
+    assert len(rated) == 1
+    billed.use(1, at=first + HOUR)
+    assert billed.view(second).totals.total == 100
+    assert len(rated) == 3
 
 
 def test_a_statement_that_is_final_early_is_adjusted_by_what_is_used_later(
