@@ -247,6 +247,7 @@ urlpatterns = [
     ),
     path("settings/sources", sources.page, name="sources"),
     path("settings/billing", billing.page, name="billing"),
+    path("settings/billing/stripe", billing.stripe, name="set_stripe"),
     path("settings/workspace", workspace.page, name="workspace"),
     path("settings/audit-log", audit_log.page, name="audit_log"),
     path("settings/audit-log.csv", audit_log.download, name="audit_log_csv"),
