@@ -21,6 +21,8 @@ from dashboard.billing import (
     customers,
     plan_edit,
     plans,
+    reconciliation,
+    reconciliation_forms,
     statements,
     unassigned,
 )
@@ -133,6 +135,23 @@ urlpatterns = [
         "customers/credit-notes/new/<int:statement_id>",
         credit_forms.add_credit_note,
         name="add_credit_note",
+    ),
+    path("customers/reconciliation", reconciliation.page, name="reconciliation"),
+    path("customers/reconciliation/compare", reconciliation.compare, name="compare"),
+    path(
+        "customers/reconciliation/<int:run_id>.csv",
+        reconciliation.csv_file,
+        name="reconciliation_csv",
+    ),
+    path(
+        "customers/reconciliation/bills/new",
+        reconciliation_forms.import_a_bill,
+        name="import_bill",
+    ),
+    path(
+        "customers/reconciliation/threshold",
+        reconciliation_forms.change_threshold,
+        name="reconciliation_threshold",
     ),
     path("customers/<int:customer_id>", customer.page, name="customer"),
     path("customers/<int:customer_id>/edit", customer_forms.change, name="change_customer"),
