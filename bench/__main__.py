@@ -2,11 +2,12 @@
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from bench import alerting, anomalies, attacks, enforcement, loops, scans
+from bench import alerting, anomalies, attacks, billing, enforcement, loops, pages, scans
 from bench.ingest import Ingest
 from bench.kit.figures import Row
 from bench.kit.service import Service, running_service
@@ -26,6 +27,10 @@ PARTS: dict[str, Callable[[Service, Row, argparse.Namespace], None]] = {
     "scans": lambda service, row, options: scans.measure(
         service, row, batches=options.waiting_batches, events=options.waiting_events
     ),
+    "billing": lambda service, row, options: billing.measure(
+        service, row, customers=options.customers, events=options.billed_events
+    ),
+    "pages": lambda service, row, options: pages.measure(service, row, stored=options.stored),
 }
 # Detectors are measured as what they are, without a service.
 DETECTORS: dict[str, Callable[[Row], None]] = {
@@ -33,7 +38,7 @@ DETECTORS: dict[str, Callable[[Row], None]] = {
     "loops": loops.measure,
 }
 # Variables of the service that a part needs.
-ENVIRONMENTS = {"alerting": alerting.LOOPBACK_ALLOWED}
+ENVIRONMENTS = {"alerting": alerting.LOOPBACK_ALLOWED, "pages": pages.ENVIRONMENT}
 
 
 def main() -> None:
@@ -53,7 +58,8 @@ def main() -> None:
             DETECTORS[part](row)
             continue
         # Each on an empty database of its own, as none may be slowed by what another left.
-        with running_service(ENVIRONMENTS.get(part, {})) as service:
+        folder = options.folder if part == "pages" else None
+        with running_service(ENVIRONMENTS.get(part, {}), folder=folder) as service:
             PARTS[part](service, row, options)
     console.print(table)
 
@@ -69,10 +75,13 @@ def parse_options() -> argparse.Namespace:
         ("--connections", 8, "connections that send batches"),
         ("--waiting-batches", 2_000, "small batches that a scan meets"),
         ("--waiting-events", 100_000, "the events of these batches"),
+        ("--customers", 10_000, "customers of a month end"),
+        ("--billed-events", 1_000_000, "the calls that it charges for"),
         ("--memory-seconds", 60.0, "for how long refused bodies are sent"),
         ("--seconds", 15.0, "for how long each figure of enforcement is measured"),
     ):
         parser.add_argument(name, type=type(default), default=default, help=meaning)
+    parser.add_argument("--folder", type=Path, help="where pages keeps what it has stored")
     parser.add_argument("--only", choices=[*PARTS, *DETECTORS], help="one part of the figures")
     return parser.parse_args()
 

@@ -29,6 +29,11 @@ MODELS: Final = (
     ("google", "gemini-2.5-pro"),
 )
 DAYS: Final = 30
+# Of steady sessions.
+CALLS_A_SESSION: Final = 12
+CALL_SECONDS: Final = 20
+HELPER_SHARE: Final = 0.2
+ERROR_SHARE: Final = 0.01
 
 BUDGETS: Final = (
     {"name": "everything", "period": "month"},
@@ -53,6 +58,10 @@ def budget_bodies() -> list[dict[str, object]]:
 class Load:
     """A seeded stream of batches. A share of the calls is reported a second time, a batch later, by
     a source that knows neither team nor customer.
+
+    Dimensions are drawn for each call by itself, which makes as many combinations as there can be.
+    With steady sessions the calls of one have the same user, customer, team and feature, follow
+    each other within minutes, and are mostly made by one agent with one model.
     """
 
     def __init__(
@@ -63,6 +72,7 @@ class Load:
         days: float,
         until_days_ago: float = 0,
         told_twice_share: float = 0,
+        has_steady_sessions: bool = False,
     ) -> None:
         self._random = random.Random(seed)
         self._name = name
@@ -70,6 +80,7 @@ class Load:
         self._until_days_ago = until_days_ago
         self._numbers = itertools.count()
         self._told_twice_share = told_twice_share
+        self._has_steady_sessions = has_steady_sessions
         self._second_reports: deque[str] = deque()
 
     def bodies(self, *, batches: int, size: int) -> list[bytes]:
@@ -86,6 +97,9 @@ class Load:
         return [*again, *self._events(count - len(again))]
 
     def _events(self, count: int) -> Iterator[str]:
+        if self._has_steady_sessions:
+            yield from self._steady_events(count)
+            return
         pick = self._random
         until = datetime.now(UTC) - timedelta(days=self._until_days_ago)
         customers = _picks(pick, CUSTOMERS, count)
@@ -116,6 +130,37 @@ class Load:
                 f'"feature":"feature-{features[index]}","session":"{self._name}-s{number // 12}",'
                 f'"trace":"{self._name}-t{number // 4}","span":"{event_id}","step":{number % 12},'
                 f'"latency_ms":{pick.randrange(200, 9000)},'
+                f'"tags":{{"environment":"prod"}}}}'
+            )
+
+    def _steady_events(self, count: int) -> Iterator[str]:
+        pick = self._random
+        until = datetime.now(UTC) - timedelta(days=self._until_days_ago)
+        sessions = -(-count // CALLS_A_SESSION)
+        users, agents = _picks(pick, USERS, sessions), _picks(pick, AGENTS, sessions)
+        features, models = _picks(pick, FEATURES, sessions), _picks(pick, len(MODELS), sessions)
+        for index in range(count):
+            place, step = divmod(index, CALLS_A_SESSION)
+            if step == 0:
+                first = next(self._numbers)
+                length = timedelta(seconds=CALLS_A_SESSION * CALL_SECONDS)
+                ends_at = until - timedelta(seconds=pick.random() * self._days * 86_400)
+            agent, model = agents[place], models[place]
+            if pick.random() < HELPER_SHARE:
+                agent, model = (agent + TEAMS) % AGENTS, (model + 2) % len(MODELS)
+            provider, name = MODELS[model]
+            at = ends_at - length + timedelta(seconds=step * CALL_SECONDS + pick.random())
+            session, event_id = f"{self._name}-s{first}", f"{self._name}-{first}-{step}"
+            user = users[place]
+            yield (
+                f'{{"id":"{event_id}","source":"bench","time":"{at.isoformat()}",'
+                f'"provider":"{provider}","model":"{name}","response_id":"r-{event_id}",'
+                f'"usage":{_usage(provider, pick)[0]},"team":"team-{agent % TEAMS}",'
+                f'"customer":"customer-{user % CUSTOMERS}","agent":"agent-{agent}",'
+                f'"user":"user-{user}","feature":"feature-{features[place]}",'
+                f'"session":"{session}","trace":"{session}-t{step // 4}","span":"{event_id}",'
+                f'"step":{step},"latency_ms":{pick.randrange(200, 9000)},'
+                f'"status":"{"error" if pick.random() < ERROR_SHARE else "success"}",'
                 f'"tags":{{"environment":"prod"}}}}'
             )
 

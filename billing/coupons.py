@@ -1,6 +1,6 @@
 """Coupons: which one a statement gets, and how they are made and ended."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
@@ -86,22 +86,36 @@ def coupon_of(
     """Return the discount of a statement that is finalized at a time: the oldest coupon that lasts
     at the period's end, was made by then, and is not used up; None: there is none.
     """
+    return _oldest(_coupons_of([customer.id], at=at)[customer.id], period_end)
+
+
+def discounts_of(statements: Collection[Statement], *, at: datetime) -> dict[int, Discount]:
+    """Return the discounts of statements that are finalized at a time, by the statement's id."""
+    coupons = _coupons_of({each.customer_id for each in statements}, at=at)
+    found = {each.id: _oldest(coupons[each.customer_id], each.period_end) for each in statements}
+    return {id_: discount for id_, discount in found.items() if discount is not None}
+
+
+def _coupons_of(customer_ids: Collection[int], *, at: datetime) -> dict[int, list[Coupon]]:
+    """Return the coupons of customers that were made by then and are not used up, oldest first."""
     used = Count("uses", filter=~Q(uses__statement__state=StatementState.VOID))
-    coupon = (
-        Coupon.objects.filter(
-            Q(ends_at=None) | Q(ends_at__gte=period_end),
-            customer=customer,
-            starts_at__lt=period_end,
-            created_at__lte=at,
-        )
+    coupons: dict[int, list[Coupon]] = {customer_id: [] for customer_id in customer_ids}
+    for coupon in (
+        Coupon.objects.filter(customer_id__in=customer_ids, created_at__lte=at)
         .annotate(used=used)
         .filter(Q(statements_max=None) | Q(used__lt=F("statements_max")))
         .order_by("starts_at", "id")
-        .first()
-    )
-    if coupon is None:
-        return None
-    return Discount(coupon.id, coupon.name, coupon.percent, coupon.amount)
+    ):
+        coupons[coupon.customer_id].append(coupon)
+    return coupons
+
+
+def _oldest(coupons: Iterable[Coupon], period_end: datetime) -> Discount | None:
+    for coupon in coupons:
+        is_later = coupon.ends_at is None or coupon.ends_at >= period_end
+        if coupon.starts_at < period_end and is_later:
+            return Discount(coupon.id, coupon.name, coupon.percent, coupon.amount)
+    return None
 
 
 def mark_used(discount: Discount, statement: Statement) -> None:

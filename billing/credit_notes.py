@@ -1,6 +1,6 @@
 """Credit notes: what is given back of a final statement, and where it is used."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
 from typing import Final, NamedTuple
 
@@ -8,7 +8,6 @@ from django.db import transaction
 from django.db.models import F, QuerySet, Sum
 
 from billing.models import (
-    BillingSettings,
     CreditNote,
     CreditNoteApplication,
     CreditNoteLine,
@@ -18,6 +17,7 @@ from billing.models import (
     StatementState,
 )
 from billing.numbers import next_number
+from billing.settings import billing_settings
 from billing.totals import credit_note_amounts
 from billing.wallets import lock_customer
 from common.errors import Conflict
@@ -26,6 +26,7 @@ from tenants.audit import facts_of, record_change
 
 LINES_MAX: Final = 1_000
 NOTES_MAX: Final = 1_000
+NUMBER_DIGITS: Final = 6
 
 
 class LineAmount(NamedTuple):
@@ -121,13 +122,12 @@ def _store(
     statement: Statement, *, actor: str, reason: str, net: int, taxes: Sequence[_Tax], total: int
 ) -> CreditNote:
     sequence = next_number(statement.tenant_id, SeriesName.CREDIT_NOTE)
-    settings = BillingSettings.objects.filter(tenant_id=statement.tenant_id).first()
-    prefix = (settings or BillingSettings()).credit_note_prefix
+    prefix = billing_settings(statement.tenant_id).credit_note_prefix
     return CreditNote.objects.create(
         tenant_id=statement.tenant_id,
         statement=statement,
         sequence=sequence,
-        number=f"{prefix}{sequence}",
+        number=f"{prefix}{sequence:0{NUMBER_DIGITS}}",
         reason=reason,
         net=net,
         taxes=[tax._asdict() for tax in taxes],
@@ -139,7 +139,18 @@ def _store(
 
 def unused(customer_id: int) -> int:
     """Return what a customer's credit notes have left, in minor units."""
-    return _usable(customer_id).aggregate(sum=Sum("unused"))["sum"] or 0
+    return unused_of([customer_id]).get(customer_id, 0)
+
+
+def unused_of(customer_ids: Collection[int]) -> dict[int, int]:
+    """Return what the credit notes of each of these customers have left, if anything."""
+    sums = (
+        _usable(customer_ids)
+        .values("statement__customer_id")
+        .annotate(sum=Sum("unused"))
+        .values_list("statement__customer_id", "sum")
+    )
+    return dict(sums)
 
 
 @transaction.atomic
@@ -148,7 +159,8 @@ def apply_to(statement: Statement, amount: int) -> None:
     is `unused` under the customer's lock, which the caller holds.
     """
     assert amount >= 0, "a statement uses credit notes; voiding it gives them back"
-    for note in _usable(statement.customer_id).order_by("sequence").select_for_update(of=("self",)):
+    notes = _usable([statement.customer_id]).order_by("sequence")
+    for note in notes.select_for_update(of=("self",)):
         part = min(amount, note.unused)
         if part:
             _use(note, statement, part)
@@ -184,8 +196,8 @@ def require_no_notes(statement: Statement) -> None:
         raise Conflict("The statement has credit notes; it cannot be voided any more.")
 
 
-def _usable(customer_id: int) -> QuerySet[CreditNote]:
-    return CreditNote.objects.filter(statement__customer_id=customer_id, unused__gt=0).exclude(
+def _usable(customer_ids: Collection[int]) -> QuerySet[CreditNote]:
+    return CreditNote.objects.filter(statement__customer_id__in=customer_ids, unused__gt=0).exclude(
         statement__state=StatementState.VOID
     )
 

@@ -1,6 +1,7 @@
 """Prepaid credit: granting it, what a statement may draw, and drawing it."""
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final
 
@@ -24,8 +25,10 @@ from billing.wallets import (
     follow_grants,
     lock_customer,
     open_wallet_of,
+    open_wallets_of,
     still_wallet_of,
     unpaid_in,
+    uses_of,
 )
 from common.errors import Conflict
 from metering.core.validation import Problem, amount_problems, require, require_row
@@ -111,9 +114,25 @@ def available(customer_id: int, *, at: datetime) -> int:
     With a wallet, no more than it has counted: its credit pays for usage, at its price, and for
     nothing else.
     """
-    wallet = open_wallet_of(customer_id)
-    held = sum(most for _, most in _drawable(customer_id, wallet, at))
-    return held if wallet is None else min(held, unpaid_in(wallet))
+    return available_of([customer_id], at=at).get(customer_id, 0)
+
+
+def available_of(customer_ids: Collection[int], *, at: datetime) -> dict[int, int]:
+    """Return what a statement of each of these customers, of one tenant, may draw, if anything."""
+    grants: defaultdict[int, list[CreditGrant]] = defaultdict(list)
+    for grant in CreditGrant.objects.filter(customer_id__in=customer_ids, balance__gt=0):
+        grants[grant.customer_id].append(grant)
+    wallets = open_wallets_of(grants)
+    uses = uses_of(wallets.values())
+    covers = _covers(wallets.values())
+    amounts: dict[int, int] = {}
+    for customer_id, of_customer in grants.items():
+        wallet = wallets.get(customer_id)
+        held = sum(most for _, most in _drawable(of_customer, wallet, covers, at))
+        amounts[customer_id] = (
+            held if wallet is None else min(held, unpaid_in(wallet, uses[wallet.id]))
+        )
+    return amounts
 
 
 @transaction.atomic
@@ -124,7 +143,9 @@ def draw(statement: Statement, amount: int, at: datetime) -> None:
     assert amount >= 0, "a statement draws credit; voiding it gives that back"
     wallet = open_wallet_of(statement.customer_id)
     assert amount <= available(statement.customer_id, at=at), "no more than is available"
-    for grant, part in share_out(amount, _drawable(statement.customer_id, wallet, at)):
+    covers = _covers([] if wallet is None else [wallet])
+    grants = grants_with_balance(statement.customer_id)
+    for grant, part in share_out(amount, _drawable(grants, wallet, covers, at)):
         write_entry(
             grant,
             CreditEntryKind.APPLIED,
@@ -200,16 +221,19 @@ def held_before(grant: CreditGrant) -> int:
 
 
 def _drawable(
-    customer_id: int, wallet: Wallet | None, at: datetime
+    held: Iterable[CreditGrant],
+    wallet: Wallet | None,
+    covers: Mapping[int, CreditCover],
+    at: datetime,
 ) -> list[tuple[CreditGrant, int]]:
-    """Return the grants that pay at a time, in their order, with the most that each may pay.
+    """Return the grants that pay at a time, in their order, with the most that each may pay, of a
+    customer's grants that hold something.
 
     In a wallet a grant lasts until it is seen to have expired: the budget counts on it until then.
     """
-    covers = {} if wallet is None else _covers(wallet)
     grants = [
         grant
-        for grant in grants_with_balance(customer_id)
+        for grant in held
         if grant.state == CreditState.EXPIRED
         or (
             grant.effective_at <= at
@@ -222,8 +246,9 @@ def _drawable(
     ]
 
 
-def _covers(wallet: Wallet) -> dict[int, CreditCover]:
-    covers = CreditCover.objects.filter(wallet=wallet).select_related("wallet")
+def _covers(wallets: Collection[Wallet]) -> dict[int, CreditCover]:
+    """Return what expired grants keep in these wallets, by grant."""
+    covers = CreditCover.objects.filter(wallet__in=wallets).select_related("wallet")
     return {cover.grant_id: cover for cover in covers}
 
 

@@ -25,20 +25,25 @@ def digits_of(currency: str) -> int:
 
 def amount_of(minor: int, currency: str) -> str:
     """Minor units as a decimal string with the currency's digits: 1234 → "12.34"."""
-    return f"{Decimal(minor).scaleb(-digits_of(currency)):.{digits_of(currency)}f}"
+    digits = digits_of(currency)
+    # By whole numbers: a Decimal's scale changes under a context, which rounds at 28 digits.
+    whole, rest = divmod(abs(minor), 10**digits)
+    sign = "-" if minor < 0 else ""
+    return f"{sign}{whole}.{rest:0{digits}d}" if digits else f"{sign}{whole}"
 
 
 def minor_units(amount: Decimal, currency: str) -> int:
     """A decimal amount in minor units. Raises ValueError if it has more digits than these."""
-    minor = amount.scaleb(digits_of(currency))
-    if minor != minor.to_integral_value():
+    scale: int = 10 ** digits_of(currency)
+    numerator, denominator = amount.as_integer_ratio()
+    minor, rest = divmod(numerator * scale, denominator)
+    if rest:
         raise ValueError(f"must have at most {digits_of(currency)} decimals in {currency}")
-    return int(minor)
+    return minor
 
 
 def money_of(minor: int, currency: str) -> str:
     """Minor units as people read them: $1,234.50; a minus sign comes first."""
-    text: str = format_currency(
-        Decimal(abs(minor)).scaleb(-digits_of(currency)), currency, locale=LOCALE
-    )
+    amount = Decimal(amount_of(abs(minor), currency))
+    text: str = format_currency(amount, currency, locale=LOCALE)
     return f"{MINUS}{text}" if minor < 0 else text

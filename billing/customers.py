@@ -10,6 +10,8 @@ from django.utils import timezone
 
 from billing.currencies import is_currency
 from billing.models import Customer, CustomerLink
+from billing.wallet_opening import end_wallet
+from billing.wallets import open_wallet_of
 from common.database_errors import name_once
 from common.errors import Conflict
 from common.formats import moment
@@ -85,8 +87,11 @@ def update_customer(
 
 @transaction.atomic
 def archive_customer(customer: Customer, *, actor: str) -> None:
-    """Take a customer out of lists. Subscriptions end now; what was billed stays."""
+    """Take a customer out of lists. Subscriptions and its wallet end now; what was billed stays."""
     now = timezone.now()
+    wallet = open_wallet_of(customer.id)
+    if wallet is not None:
+        end_wallet(wallet, actor=actor)
     with audited_change(customer, actor=actor, action="archive") as change:
         change.row.archived_at = now
     running = customer.subscriptions.filter(Q(ends_at=None) | Q(ends_at__gt=now))

@@ -5,7 +5,7 @@ today, less what was charged for them.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -21,6 +21,7 @@ from billing.models import Customer, LineKind, Statement, StatementLine, Stateme
 from billing.rating import RatedLine
 from billing.statement_lines import LineKey, Lines, lines_of, period_of, periods_of
 from billing.totals import Billed, Coupon, TaxRate, Totals, adjust, settle_totals, to_minor
+from billing.usage import usage_kept_from
 
 # Statements whose period ended longer ago are not adjusted any more.
 ADJUSTED_FOR: Final = timedelta(days=400)
@@ -46,7 +47,7 @@ class DraftLine(NamedTuple):
     adjusts: Statement | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Draft:
     """What a statement would be if it became final now."""
 
@@ -54,6 +55,8 @@ class Draft:
     lines: Sequence[DraftLine]
     totals: Totals
     revision: Revision
+    # The start of the earliest period whose usage is in it.
+    reads_from: datetime
 
     @property
     def unpriced(self) -> int:
@@ -95,53 +98,53 @@ def drafts_of(statements: Collection[Statement]) -> dict[int, Draft]:
     earlier = [each for group in adjusted.values() for each in group]
     before = _billed_before(tenant_id, earlier)
     lines = lines_of(tenant_id, periods_of([*statements, *earlier]))
-    now = timezone.now()
+    payments = payments_of(statements, at=timezone.now())
     drafts: dict[int, Draft] = {}
     for statement in statements:
-        customer = statement.customer
-        own = _own_lines(lines[statement.customer_id, period_of(statement)], customer.currency)
-        adjustments = [
-            line
-            for each in adjusted[statement.id]
-            for line in _adjustments(
-                each, before[each.id], lines[each.customer_id, period_of(each)], customer.currency
-            )
-        ]
-        every_line = [*own, *adjustments]
+        currency = statement.customer.currency
+        every_line = _own_lines(lines[statement.customer_id, period_of(statement)], currency)
+        for each in adjusted[statement.id]:
+            now = lines[each.customer_id, period_of(each)]
+            every_line += _adjustments(each, before[each.id], now, currency)
         drafts[statement.id] = Draft(
             statement,
             every_line,
-            totals_of(
-                statement,
-                sum(line.amount for line in every_line),
-                coupon=coupon_of_statement(statement, at=now),
-                at=now,
-            ),
+            totals_of(statement, sum(line.amount for line in every_line), payments),
             revisions.get(statement.customer_id, (0, 0)),
+            min(each.period_start for each in (statement, *adjusted[statement.id])),
         )
     return drafts
 
 
-def coupon_of_statement(statement: Statement, *, at: datetime) -> coupons.Discount | None:
-    """Return the coupon that a statement gets if it becomes final at this time."""
-    return coupons.coupon_of(
-        statement.customer,
-        period_start=statement.period_start,
-        period_end=statement.period_end,
-        at=at,
+class Payments(NamedTuple):
+    """What lowers the amounts of some statements: discounts by statement, the rest by customer."""
+
+    discounts: Mapping[int, coupons.Discount]
+    credit_notes: Mapping[int, int]
+    credit: Mapping[int, int]
+
+
+def payments_of(statements: Collection[Statement], *, at: datetime) -> Payments:
+    """Return what lowers the amounts of these statements if one of a customer's becomes final at
+    this time.
+    """
+    customer_ids = {each.customer_id for each in statements}
+    return Payments(
+        coupons.discounts_of(statements, at=at),
+        credit_notes.unused_of(customer_ids),
+        credits.available_of(customer_ids, at=at),
     )
 
 
-def totals_of(
-    statement: Statement, subtotal: int, *, coupon: coupons.Discount | None, at: datetime
-) -> Totals:
-    """Return what is due for a subtotal if the statement becomes final at this time."""
+def totals_of(statement: Statement, subtotal: int, payments: Payments) -> Totals:
+    """Return what is due for a subtotal."""
+    coupon = payments.discounts.get(statement.id)
     return settle_totals(
         subtotal,
         coupon=None if coupon is None else Coupon(coupon.percent, coupon.amount),
         tax_rates=tax_rates_of(statement.customer),
-        credit_notes=credit_notes.unused(statement.customer_id),
-        credit=credits.available(statement.customer_id, at=at),
+        credit_notes=payments.credit_notes.get(statement.customer_id, 0),
+        credit=payments.credit.get(statement.customer_id, 0),
     )
 
 
@@ -197,13 +200,16 @@ def _adjustments(
 
 def _adjusted_by(tenant_id: int, statements: Collection[Statement]) -> dict[int, list[Statement]]:
     """Return which statements each of these drafts adjusts: those that the customer's earliest
-    draft after them is.
+    draft after them is. A period whose usage is not kept whole stays as it was charged.
     """
     customer_ids = {each.customer_id for each in statements}
     others = defaultdict(list)
     recent = timezone.now() - ADJUSTED_FOR
     for each in Statement.objects.filter(
-        tenant_id=tenant_id, customer_id__in=customer_ids, period_end__gt=recent
+        tenant_id=tenant_id,
+        customer_id__in=customer_ids,
+        period_end__gt=recent,
+        period_start__gte=usage_kept_from(tenant_id),
     ).order_by("period_start", "id"):
         others[each.customer_id].append(each)
     adjusted: dict[int, list[Statement]] = {each.id: [] for each in statements}

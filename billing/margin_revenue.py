@@ -1,10 +1,11 @@
-"""What customers are charged, net of coupons and before taxes, by month, plan and feature.
+"""What customers are charged, net of coupons and credit notes and before taxes, by month, plan and
+feature.
 
 A line's amount belongs to the calendar months in the statement's zone that it covers; an
 adjustment therefore to the months that it corrects.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Final, NamedTuple
@@ -15,6 +16,7 @@ from django.utils import timezone
 from billing.drafts import drafts_of
 from billing.margin_months import month_begin, next_month, split, spread
 from billing.models import (
+    CreditNote,
     LineKind,
     PlanVersion,
     Statement,
@@ -115,9 +117,12 @@ def _final_lines(
     by_statement: defaultdict[int, list[StatementLine]] = defaultdict(list)
     for row in rows:
         by_statement[row.statement_id].append(row)
-    for of_statement in by_statement.values():
-        statement = of_statement[0].statement
-        amounts = _net([row.amount for row in of_statement], statement.coupon_amount)
+    notes = _given_back(tenant_id, list(by_statement))
+    for statement_id, of_statement in by_statement.items():
+        statement, note = of_statement[0].statement, notes[statement_id]
+        # What a note gives back of lines is before the coupon, whose part it takes back.
+        coupon = statement.coupon_amount - (sum(note.lines.values()) - note.net)
+        amounts = _net([row.amount - note.lines[row.position] for row in of_statement], coupon)
         for row, amount in zip(of_statement, amounts, strict=True):
             key = LineKey.read(row.subscription_id, row.key)
             yield Charged(statement, key, row.starts_at, row.ends_at, amount)
@@ -147,11 +152,29 @@ def _draft_lines(
                 yield Charged(draft.statement, line.key, line.starts_at, ends_at, amount)
 
 
+class _Notes(NamedTuple):
+    """What credit notes give back: of lines by position before the coupon, and in all after it."""
+
+    lines: Counter[int]
+    net: int
+
+
+def _given_back(tenant_id: int, statement_ids: Sequence[int]) -> dict[int, _Notes]:
+    found = {statement_id: _Notes(Counter(), 0) for statement_id in statement_ids}
+    notes = CreditNote.objects.filter(tenant_id=tenant_id, statement_id__in=statement_ids)
+    for note in notes.prefetch_related("lines"):
+        before = found[note.statement_id]
+        lines = Counter({line.position: line.amount for line in note.lines.all()})
+        found[note.statement_id] = _Notes(before.lines + lines, before.net + note.net)
+    return found
+
+
 def _net(amounts: Sequence[int], coupon: int) -> list[int]:
     """Return the amounts less their shares of a coupon."""
-    if not coupon or not sum(amounts):
+    if not coupon:
         return list(amounts)
-    shares = split(coupon, amounts)
+    # Without a sum there are no shares.
+    shares = split(coupon, amounts) if sum(amounts) else [coupon, *[0] * (len(amounts) - 1)]
     return [amount - share for amount, share in zip(amounts, shares, strict=True)]
 
 

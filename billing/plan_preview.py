@@ -134,7 +134,7 @@ def replay(plan: Plan, terms: Terms, customers: QuerySet[Customer], now: datetim
     dimensions = frozenset(dimensions_of(charge) for charge in _usage_charges(terms))
     period, is_over = last_period(plan, now), True
     usage = _usage(plan.tenant_id, ids, period, dimensions)
-    if dimensions and not any(used.cells for used in usage.values()):
+    if dimensions and all(used.is_empty for used in usage.values()):
         period, is_over = present_period(plan, now), False
         usage = _usage(plan.tenant_id, ids, period, dimensions)
     billed = _billed(plan, ids, period)
@@ -215,7 +215,7 @@ def _amount(part: Part, usage: CustomerUsage, currency: str) -> int:
         charge.name: used_of(charge, usage.of(dimensions_of(charge), 0))
         for charge in _usage_charges(part.version.terms)
     }
-    lines = rate([(part, used)], is_over=True)
+    lines = rate([(part, used)])
     exact = sum((line.amount for line in lines), Fraction(0))
     return round_half_away(exact * 10 ** digits_of(currency))
 

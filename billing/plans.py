@@ -9,10 +9,12 @@ from django.db import transaction
 from django.utils import timezone
 
 from billing.models import Plan, PlanVersion
+from billing.plan_rules import terms_problems
 from billing.terms import Terms
 from common.database_errors import name_once
 from common.errors import Conflict
 from common.formats import moment
+from metering.core.validation import require
 from tenants.audit import audited_change, create_audited, lock_stored
 from tenants.kinds import Kind
 from tenants.limits import require_room
@@ -23,7 +25,9 @@ VERSIONS_MAX: Final = 500
 
 @transaction.atomic
 def create_plan(*, tenant: Tenant, actor: str, terms: Terms, **fields: Any) -> Plan:
-    """Add a plan whose version 1 has these terms, which are valid. Raises NameTaken."""
+    """Add a plan whose version 1 has these terms. Raises NameTaken, and ValidationError by the
+    members of terms.
+    """
     plan = Plan(tenant=tenant, **{"timezone": tenant.timezone, **fields})
     require_room(tenant.id, "plans", Plan.objects.filter(tenant=tenant, archived_at=None))
     with name_once("plan", plan.name):
@@ -55,6 +59,8 @@ def add_version(plan: Plan, *, actor: str, starts_at: datetime, terms: Terms) ->
 def _add_version(
     plan: Plan, *, number: int, starts_at: datetime | None, terms: Terms, actor: str
 ) -> PlanVersion:
+    # A form's terms come here as they are; those of the API's body were judged with it.
+    require(terms_problems(terms, currency=plan.currency))
     version = PlanVersion(
         tenant_id=plan.tenant_id,
         plan=plan,

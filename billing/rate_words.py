@@ -2,6 +2,7 @@
 
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 from typing import Final
 
 from babel.numbers import format_currency
@@ -54,6 +55,8 @@ def _rate_of(stretch: Stretch, charge: UsageCharge, currency: str) -> str:
     return f"{rate}{per}{flat}"
 
 
+# A statement has few prices, and thousands of them have the same.
+@lru_cache(10_000)
 def exact_price(amount: Fraction, currency: str) -> str:
     """A price with all its decimals, and at least those of the currency: $0.00123, $6.00."""
     text = decimal_text(amount, 12)

@@ -20,8 +20,10 @@ from django.template.loader import render_to_string
 from django.utils import timezone
 
 from billing.currencies import amount_of, money_of
+from billing.finalization import parties_of
 from billing.models import Statement, StatementFile, StatementState
 from billing.rate_words import decimal_words
+from billing.settings import billing_settings
 from billing.statement_views import (
     QUANTITY_PLACES,
     LineView,
@@ -30,7 +32,6 @@ from billing.statement_views import (
     total_rows,
     views_of,
 )
-from billing.statements import billing_settings, parties_of
 from common.csv_files import csv_lines
 from common.json_bodies import JsonObject
 
@@ -48,6 +49,7 @@ class PrintedLine(NamedTuple):
     rate: str
     amount: str
     exact: str
+    events_url: str | None
 
 
 class PrintedTotal(NamedTuple):
@@ -107,6 +109,12 @@ def _csv(view: StatementView) -> bytes:
 
 
 def _html(view: StatementView) -> bytes:
+    context = {**printed_context(view), "style": _style()}
+    return render_to_string("billing/statement.html", context).encode()
+
+
+def printed_context(view: StatementView) -> JsonObject:
+    """Return what is printed of a statement, for templates."""
     statement = view.statement
     parties = statement.parties or parties_of(
         statement.customer, billing_settings(statement.tenant_id)
@@ -115,7 +123,6 @@ def _html(view: StatementView) -> bytes:
     context: JsonObject = {
         "statement": statement,
         "title": f"Statement {statement.number or 'draft'}, {customer['name']}",
-        "style": _style(),
         "parties": parties,
         "unpriced": view.unpriced,
         "seller_lines": [*_lines(seller["address"]), seller["email"], _vat(seller["vat_id"])],
@@ -131,7 +138,7 @@ def _html(view: StatementView) -> bytes:
     }
     for name in ("seller_lines", "customer_lines"):
         context[name] = [line for line in context[name] if line]
-    return render_to_string("billing/statement.html", context).encode()
+    return context
 
 
 @cache
@@ -189,6 +196,7 @@ def _printed(line: LineView, statement: Statement) -> PrintedLine:
         rate=line.rate,
         amount=money_of(line.amount, statement.currency),
         exact=amount_of(line.amount, statement.currency),
+        events_url=line.events_url,
     )
 
 

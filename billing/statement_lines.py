@@ -62,7 +62,7 @@ class _Subscribed(NamedTuple):
 
 
 def lines_of(tenant_id: int, periods: Collection[CustomerPeriod]) -> dict[CustomerPeriod, Lines]:
-    """Return the lines of each customer's statement of each period, as if it was over."""
+    """Return the lines of each customer's statement of each period."""
     subscribed = _subscribed(tenant_id, periods)
     usage = read_usage(
         tenant_id, [_demand(customer_id, each) for customer_id, each in subscribed.items()]
@@ -77,7 +77,7 @@ def lines_of(tenant_id: int, periods: Collection[CustomerPeriod]) -> dict[Custom
             ]
             place += len(parts)
             lines[customer_id, period] |= {
-                LineKey.of(subscription.id, line): line for line in rate(used_parts, is_over=True)
+                LineKey.of(subscription.id, line): line for line in rate(used_parts)
             }
     return lines
 
@@ -158,14 +158,20 @@ def dimensions_of(charge: UsageCharge) -> Dimensions:
 
 def _used_in(part: Part, usage: CustomerUsage, place: int) -> Mapping[str, Used]:
     return {
-        charge.name: used_of(charge, usage.of(dimensions_of(charge), place))
+        charge.name: used_of(
+            charge, usage.matching(dimensions_of(charge), place, _wanted_values(charge))
+        )
         for charge in _usage_charges(part)
     }
 
 
+def _wanted_values(charge: UsageCharge) -> dict[str, frozenset[str]]:
+    return {name: wanted_values(value) for name, value in charge.filter.items()}
+
+
 def used_of(charge: UsageCharge, cells: Iterable[tuple[Mapping[str, str], Measures]]) -> Used:
     """Add up what a charge counts of this usage."""
-    wanted = {name: wanted_values(value) for name, value in charge.filter.items()}
+    wanted = _wanted_values(charge)
     quantity, requests, unpriced = Fraction(0), 0, 0
     costs: defaultdict[tuple[str, str], Fraction] = defaultdict(Fraction)
     for group, measures in cells:
@@ -177,7 +183,9 @@ def used_of(charge: UsageCharge, cells: Iterable[tuple[Mapping[str, str], Measur
         if charge.metric == Metric.COST:
             unpriced += measures.unpriced
             costs[group.get("provider", ""), group.get("model", "")] += amount
-    return Used(quantity=quantity, requests=requests, costs=costs, unpriced=unpriced)
+    # In order, since a line's words name percentages in that of the costs.
+    in_order = dict(sorted(costs.items()))
+    return Used(quantity=quantity, requests=requests, costs=in_order, unpriced=unpriced)
 
 
 def quantity_of(metric: Metric, measures: Measures) -> Fraction:

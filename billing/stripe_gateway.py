@@ -166,6 +166,13 @@ class Meter(msgspec.Struct, frozen=True, kw_only=True):
     event_time_window: str | None = None
 
 
+class Price(msgspec.Struct, frozen=True, kw_only=True):
+    """A price of a product."""
+
+    id: str
+    livemode: bool
+
+
 class Event(msgspec.Struct, frozen=True, kw_only=True):
     """What happened to an object; only which one is read of it."""
 
@@ -207,13 +214,11 @@ class StripeGateway:
 
     def __init__(self, credentials: Credentials) -> None:
         self.is_live = credentials.is_live
-        addresses: stripe.BaseAddresses = {}
-        if credentials.api_base is not None:
-            addresses["api"] = credentials.api_base
+        base = credentials.api_base
         self._client = stripe.StripeClient(
             credentials.api_key,
             stripe_version=API_VERSION,
-            base_addresses=addresses,
+            base_addresses={} if base is None else {"api": base},
             http_client=stripe.RequestsClient(timeout=(CONNECT_SECONDS, READ_SECONDS)),
             max_network_retries=0,
         )
@@ -292,6 +297,12 @@ class StripeGateway:
 
     def create_meter(self, given: JsonObject, *, key: str) -> Meter:
         return self._write("/v1/billing/meters", given, Meter, key=key)
+
+    def list_prices(self, lookup_key: str) -> Iterator[Price]:
+        return self._list("/v1/prices", {"lookup_keys": [lookup_key]}, Price)
+
+    def create_price(self, given: JsonObject, *, key: str) -> Price:
+        return self._write("/v1/prices", given, Price, key=key)
 
     def send_meter_event(self, given: JsonObject, *, key: str) -> None:
         self._call("post", "/v1/billing/meter_events", given, idempotency_key=key)

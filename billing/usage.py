@@ -5,15 +5,18 @@ All reading for an answer must see one snapshot (`tenant_scope(..., is_snapshot=
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise
+from itertools import pairwise, product
+from math import prod
+from operator import contains
 from typing import NamedTuple
 
 from django.db.models import Q
 
 from billing.customers import LINK_DIMENSIONS
 from billing.models import CustomerLink
+from metering.calls.seals import read_sealed
 from metering.reporting.intervals import Bucket
 from metering.reporting.question import EARLIEST, LATEST, VALUES_MAX, UsageQuestion
 from metering.reporting.usage import Measures, measures_in
@@ -39,21 +42,57 @@ class Demand:
     dimensions: frozenset[Dimensions]
 
 
-@dataclass
+class Cell(NamedTuple):
+    """Usage that has these values of dimensions."""
+
+    group: Mapping[str, str]
+    measures: Measures
+
+
+# A piece's number, and the dimensions that its usage is told apart by.
+_Place = tuple[Dimensions, int]
+
+
 class CustomerUsage:
-    """Usage of a customer by set of dimensions and piece, one pair of values and measures for
-    each combination of values.
-    """
+    """Usage of a customer by set of dimensions and piece."""
 
-    cells: dict[tuple[Dimensions, int], list[tuple[Mapping[str, str], Measures]]] = field(
-        default_factory=lambda: defaultdict(list)
-    )
+    def __init__(self) -> None:
+        self._cells: defaultdict[_Place, list[Cell]] = defaultdict(list)
+        # By the dimensions of a filter, then by their values: a plan has many charges that each
+        # name one model of many.
+        self._found: dict[tuple[_Place, tuple[str, ...]], dict[tuple[str, ...], list[Cell]]] = {}
 
-    def of(
-        self, dimensions: Dimensions, piece: int
-    ) -> Iterable[tuple[Mapping[str, str], Measures]]:
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was used."""
+        return not self._cells
+
+    def add(self, dimensions: Dimensions, piece: int, cell: Cell) -> None:
+        """Count usage of a piece, before any is looked for."""
+        self._cells[dimensions, piece].append(cell)
+
+    def of(self, dimensions: Dimensions, piece: int) -> Sequence[Cell]:
         """Return what was used in a piece, by these dimensions."""
-        return self.cells.get((dimensions, piece), ())
+        return self._cells.get((dimensions, piece), ())
+
+    def matching(
+        self, dimensions: Dimensions, piece: int, wanted: Mapping[str, frozenset[str]]
+    ) -> Iterator[Cell]:
+        """Yield what was used in a piece with these values of some of the dimensions."""
+        names = tuple(wanted)
+        key = (dimensions, piece), names
+        by_values = self._found.get(key)
+        if by_values is None:
+            by_values = self._found[key] = defaultdict(list)
+            for cell in self.of(dimensions, piece):
+                by_values[tuple(cell.group[name] for name in names)].append(cell)
+        if prod(map(len, wanted.values())) <= len(by_values):
+            for values in product(*wanted.values()):
+                yield from by_values.get(values, ())
+            return
+        for values, cells in by_values.items():
+            if all(map(contains, wanted.values(), values)):
+                yield from cells
 
 
 class _Question(NamedTuple):
@@ -95,9 +134,19 @@ def read_usage(tenant_id: int, demands: Sequence[Demand]) -> dict[int, CustomerU
             values = names[first : first + VALUES_MAX]
             for value, piece, group, measures in _read(tenant_id, question, values, precedence):
                 asker = askers[value]
-                cell = (question.dimensions, asker.places[piece])
-                answers[asker.customer_id].cells[cell].append((group, measures))
+                answers[asker.customer_id].add(
+                    question.dimensions, asker.places[piece], Cell(group, measures)
+                )
     return answers
+
+
+def usage_kept_from(tenant_id: int) -> datetime:
+    """Return from when on all usage of a tenant can be read. Of what is older, sums by day may be
+    left, which know neither every filter nor the edges of periods.
+
+    What is frozen counts as gone: its partition may be dropped at any time.
+    """
+    return read_sealed(tenant_id).frozen_until
 
 
 def _read(
@@ -133,6 +182,7 @@ class _Precedence:
         )
         self._tenant_id = tenant_id
         self._links: dict[str, dict[str, list[CustomerLink]]] = {}
+        self._cuts: dict[str, set[datetime]] = {}
 
     def above(self, dimension: str) -> tuple[str, ...]:
         """Return the linked dimensions that come before this one."""
@@ -141,14 +191,15 @@ class _Precedence:
 
     def cuts(self, dimension: str) -> set[datetime]:
         """Return when links on the dimensions before this one begin and end."""
-        bounds: set[datetime] = set()
-        for name in self.above(dimension):
+        if dimension not in self._cuts:
             timed = CustomerLink.objects.filter(
-                ~Q(starts_at=None) | ~Q(ends_at=None), tenant_id=self._tenant_id, dimension=name
+                ~Q(starts_at=None) | ~Q(ends_at=None),
+                tenant_id=self._tenant_id,
+                dimension__in=self.above(dimension),
             )
-            for starts_at, ends_at in timed.values_list("starts_at", "ends_at"):
-                bounds |= {at for at in (starts_at, ends_at) if at is not None}
-        return bounds
+            bounds = timed.values_list("starts_at", "ends_at")
+            self._cuts[dimension] = {at for pair in bounds for at in pair if at is not None}
+        return self._cuts[dimension]
 
     def decides(self, higher: Sequence[str], group: Mapping[str, str], piece: Piece) -> bool:
         """Whether a link on one of these dimensions has this usage. A piece lies inside or

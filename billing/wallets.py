@@ -9,6 +9,7 @@ Locks, in this order: the customer's row, the tenant's configuration, grants, th
 """
 
 import math
+from collections.abc import Collection
 from fractions import Fraction
 from typing import Final, NamedTuple
 
@@ -17,7 +18,7 @@ from django.db.models import Sum
 from billing.currencies import digits_of
 from billing.models import CreditEntry, CreditGrant, CreditState, Customer, Wallet
 from common.money import NANOS_PER_USD, USD_NANOS_MAX
-from common.queries import fetch_row
+from common.queries import fetch_rows
 from metering.configuration.budgets import update_budget
 from tenants.scope import hold_configuration
 
@@ -46,6 +47,13 @@ def open_wallet_of(customer_id: int) -> Wallet | None:
     return wallets.filter(customer_id=customer_id, ended_at=None).first()
 
 
+def open_wallets_of(customer_ids: Collection[int]) -> dict[int, Wallet]:
+    """Return the open wallets of these customers, by customer."""
+    wallets = Wallet.objects.select_related("budget", "customer")
+    open_ones = wallets.filter(customer_id__in=customer_ids, ended_at=None)
+    return {wallet.customer_id: wallet for wallet in open_ones}
+
+
 def still_wallet_of(customer_id: int) -> Wallet | None:
     """Return the customer's open wallet with its budget at a standstill until commit: no call
     begins or ends, so what is spent and reserved stays as it is read.
@@ -58,18 +66,38 @@ def still_wallet_of(customer_id: int) -> Wallet | None:
 
 def use_of(wallet: Wallet) -> WalletUse:
     """Return what a wallet has counted so far."""
-    spent, reserved = fetch_row(
-        "SELECT coalesce(sum(spent_nanos), 0), coalesce(sum(reserved_nanos), 0)"
-        " FROM budget_window WHERE tenant_id = %s AND budget_id = %s",
-        [wallet.tenant_id, wallet.budget_id],
-    )
-    return WalletUse(int(spent), int(reserved), applied_in(wallet))
+    return uses_of([wallet])[wallet.id]
+
+
+def uses_of(wallets: Collection[Wallet]) -> dict[int, WalletUse]:
+    """Return what each of these wallets, of one tenant, has counted so far, by id."""
+    if not wallets:
+        return {}
+    (tenant_id,) = {wallet.tenant_id for wallet in wallets}
+    counted = {
+        budget_id: (int(spent), int(reserved))
+        for budget_id, spent, reserved in fetch_rows(
+            "SELECT budget_id, sum(spent_nanos), sum(reserved_nanos) FROM budget_window"
+            " WHERE tenant_id = %s AND budget_id = ANY(%s) GROUP BY budget_id",
+            [tenant_id, [wallet.budget_id for wallet in wallets]],
+        )
+    }
+    applied = _applied_in(wallets)
+    return {
+        wallet.id: WalletUse(*counted.get(wallet.budget_id, (0, 0)), applied.get(wallet.id, 0))
+        for wallet in wallets
+    }
 
 
 def applied_in(wallet: Wallet) -> int:
     """Return what statements took of the wallet's credit and have not given back."""
-    moved = CreditEntry.objects.filter(wallet=wallet).aggregate(sum=Sum("amount"))["sum"]
-    return -(moved or 0)
+    return _applied_in([wallet]).get(wallet.id, 0)
+
+
+def _applied_in(wallets: Collection[Wallet]) -> dict[int, int]:
+    sums = CreditEntry.objects.filter(wallet__in=wallets).values("wallet_id")
+    moved = sums.annotate(sum=Sum("amount")).values_list("wallet_id", "sum")
+    return {wallet_id: -amount for wallet_id, amount in moved}
 
 
 def charge_of(wallet: Wallet, nanos: int) -> int:
@@ -99,9 +127,8 @@ def limit_of(wallet: Wallet) -> int:
     return min(covered_nanos(wallet, covered), USD_NANOS_MAX)
 
 
-def unpaid_in(wallet: Wallet) -> int:
+def unpaid_in(wallet: Wallet, use: WalletUse) -> int:
     """Return what statements may take: what the wallet has counted and none of them took yet."""
-    use = use_of(wallet)
     return max(0, charge_of(wallet, use.spent_nanos) - use.applied)
 
 

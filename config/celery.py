@@ -70,6 +70,8 @@ BEAT_SCHEDULE = {
     "compare what was billed since yesterday": daily(
         5, "billing.tasks_reconciliation.start_daily_reconciliations"
     ),
+    "open drafts of periods that begin": every(10, "billing.tasks.open_drafts"),
+    "finalize statements that are due": every(60, "billing.tasks.finalize_statements"),
     "collect with Stripe": every(10, "billing.tasks.collect_statements"),
     "remove events of Stripe too old to be kept": every(900, "billing.tasks.remove_old_events"),
     "make partitions ahead": daily(0, "metering.jobs.tasks.make_partitions"),

@@ -5,6 +5,7 @@ from django.urls import include, path
 from billing.webhooks import receive_webhook
 from config import health
 from config.documentation import DocumentationView, SchemaView
+from dashboard.billing import customer_link
 from metering.api.events import OpenMeterEventsView
 from tenants.admin_site import site as admin_site
 
@@ -20,6 +21,12 @@ urlpatterns = [
     path("v1/", include("billing.api.urls")),
     path("webhooks/stripe/<int:tenant_id>", receive_webhook),
     path("admin/", admin_site.urls),
+    path("bill/<str:token>", customer_link.page, name="customer_bill"),
+    path(
+        "bill/<str:token>/<int:statement_id>.<str:kind>",
+        customer_link.file,
+        name="customer_bill_file",
+    ),
     path("", include("dashboard.urls")),
 ]
 

@@ -23,6 +23,8 @@ TITLE_CHARACTERS: Final = 60
 FLAG: Final = "⚑"
 # How far to the left of an incident's mark a flag stands, in pixels.
 FLAG_SHIFT: Final = 18
+# The words of a line stand above it, within the chart.
+LABEL_ROOM: Final = 1.1
 # How many texts a flag shows on hover.
 NOTE_LINES_MAX: Final = 3
 BY_SEVERITY: Final = {"critical": CRITICAL, "warning": WARNING, "info": OTHER}
@@ -78,7 +80,13 @@ def with_levels(figure: Figure, levels: Sequence[Level], unit: Unit = MONEY) -> 
         }
         for level in levels
     ]
-    return _extended(figure, shapes=shapes)
+    extended = _extended(figure, shapes=shapes)
+    axis = extended["layout"]["yaxis"]
+    if levels and "range" in axis:
+        highest = max(height(level.amount, unit) or 0 for level in levels)
+        room = [axis["range"][0], max(axis["range"][1], highest * LABEL_ROOM)]
+        extended["layout"] |= {"yaxis": axis | {"range": room}}
+    return extended
 
 
 def with_shade(figure: Figure, first: str | float, last: str | float, words: str = "") -> Figure:

@@ -7,7 +7,7 @@ Colors are names of tokens, which the browser resolves for the theme in force
 """
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
@@ -43,13 +43,14 @@ BAR_WIDTH: Final = 0.62
 GHOST_WIDTH: Final = 0.84
 NAME_CHARACTERS: Final = 26
 TICKS_MAX: Final = 7
+DAYS_TOLD_APART: Final = timedelta(days=2)
 OTHERS: Final = "other"
 NO_VALUE: Final = "(none)"
 _LABELS: Final = {
     "15min": "%a, %b %-d, %-I:%M %p",
     "hour": "%a, %b %-d, %-I %p",
-    "day": "%a, %b %-d",
-    "week": "Week of %b %-d",
+    "day": "%a, %b %-d, %Y",
+    "week": "Week of %b %-d, %Y",
     "month": "%B %Y",
 }
 _TICKS: Final = {
@@ -129,7 +130,7 @@ def stacked_bars(
         "yaxis": _axis() | amount_ticks(highest, unit),
         "meta": {
             "hover": [
-                [start.strftime(_LABELS[interval]), *_compared(total, before, at, unit)]
+                [bucket_words(start, interval), *_compared(total, before, at, unit)]
                 for at, (start, total) in enumerate(zip(starts, totals, strict=True))
             ],
             "parameter": parameter,
@@ -259,10 +260,17 @@ def over_time(
     highest = round(Decimal(max(drawn, default=0)) * unit.divisor) if not unit.is_share else 1
     layout = template() | {
         "hovermode": "x",
-        "xaxis": _axis() | {"type": "date", "tickformat": _TICKS[interval], "nticks": TICKS_MAX},
+        "xaxis": _axis()
+        | {
+            "type": "date",
+            "tickformat": _tick_form(starts, interval, over_days="%b %-d"),
+            "nticks": TICKS_MAX,
+            # Away from the lowest amount, which stands beside the first moment.
+            "ticklabelstandoff": 6,
+        },
         "yaxis": _axis()
         | ({"tickformat": ".0%"} if unit.is_share else amount_ticks(highest, unit)),
-        "meta": {"hover": [[start.strftime(_LABELS[interval]), "", "", ""] for start in starts]},
+        "meta": {"hover": [[bucket_words(start, interval), "", "", ""] for start in starts]},
     }
     return {"data": list(traces), "layout": layout}
 
@@ -321,6 +329,11 @@ def _lying_bars(
     return {"data": [bars], "layout": layout}
 
 
+def bucket_words(start: datetime, interval: str) -> str:
+    """A bucket's time, by the tenant's clock, in words."""
+    return start.strftime(_LABELS[interval])
+
+
 def named(value: str) -> str:
     """A dimension value as a chart shows it: escaped, since plotly reads markup in names."""
     return escaped(shortened(value, NAME_CHARACTERS) if value else NO_VALUE)
@@ -364,7 +377,9 @@ def _category_ticks(buckets: Buckets, places: list[str]) -> Figure:
     step = -(-len(places) // TICKS_MAX) or 1
     # Counted from the newest, which always has its label.
     shown = range((len(places) - 1) % step, len(places), step)
-    form = "%a %-d" if interval == "day" and len(places) <= TICKS_MAX else _TICKS[interval]
+    form = _tick_form(starts, interval, over_days="%a %-I %p")
+    if interval == "day" and len(places) <= TICKS_MAX:
+        form = "%a %-d"
     texts = [
         "<b>Today</b>" if interval == "day" and at == unfinished else starts[at].strftime(form)
         for at in shown
@@ -377,10 +392,16 @@ def _category_ticks(buckets: Buckets, places: list[str]) -> Figure:
     }
 
 
+def _tick_form(starts: Sequence[datetime], interval: str, *, over_days: str) -> str:
+    """How a tick's time reads; hours of several days are not told apart by their clock alone."""
+    is_long = bool(starts) and starts[-1] - starts[0] >= DAYS_TOLD_APART
+    return over_days if is_long and interval in {"15min", "hour"} else _TICKS[interval]
+
+
 def amount_ticks(highest: int, unit: Unit) -> Figure:
     """Three to five round amounts from zero on, in the words of the unit."""
     step = _round_step(max(highest, 1))
-    ticks = [step * at for at in range(-(-highest // step) + 1)] if highest else [0, step]
+    ticks = [step * at for at in range(-(-highest // step) + 1)] if highest else [0]
     return {
         "tickvals": [height(tick, unit) for tick in ticks],
         "ticktext": [unit.text(tick).removesuffix(".00") for tick in ticks],

@@ -233,10 +233,13 @@ def sources_headline(
         return "No source has reported in this period"
     if worst is None:
         return f"Nothing is lost from {_sources(sources)}"
-    name, outcome, reports = worst
-    words = _LOSS_WORDS[outcome][reports != 1].format(shortened(name))
     verb = "needs" if losing == 1 else "need"
-    return f"{losing:,} of {_sources(sources)} {verb} attention: {reports:,} {words}"
+    return f"{losing:,} of {_sources(sources)} {verb} attention: {loss_words(*worst)}"
+
+
+def loss_words(name: str, outcome: SourceOutcome, reports: int) -> str:
+    """What was lost of a source: "1,204 reports of “codex” were rejected"."""
+    return f"{reports:,} {_LOSS_WORDS[outcome][reports != 1].format(shortened(name))}"
 
 
 def _sources(number: int) -> str:

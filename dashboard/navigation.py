@@ -138,6 +138,7 @@ NAVIGATION: Final = (
         (
             Tab("customers", "Customers"),
             Tab("plans", "Plans"),
+            Tab("statements", "Statements"),
         ),
         is_of_tenant=True,
     ),
@@ -151,6 +152,7 @@ NAVIGATION: Final = (
             Tab("prices", "Prices"),
             Tab("alerts", "Alerts"),
             Tab("sources", "Sources"),
+            Tab("billing", "Billing"),
             Tab("workspace", "Workspace"),
             Tab("audit_log", "Audit log"),
         ),

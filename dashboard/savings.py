@@ -15,7 +15,7 @@ from dashboard.amounts import money
 from dashboard.filter_bar import FilterBar
 from dashboard.findings import shortened
 from dashboard.frame import filter_bar_of, frame
-from dashboard.spend import question
+from dashboard.spend import has_usage, question
 from metering.core.dimensions import VALUE_CHARACTERS_MAX
 from metering.reporting import InvalidQuestion, UsageQuestion
 from metering.reporting.savings import (
@@ -58,7 +58,11 @@ def _question(request: PageRequest, bar: FilterBar) -> UsageQuestion | None:
 def page(request: PageRequest) -> HttpResponse:
     """Where does money leak, and what has stopped it from leaking?"""
     bar = filter_bar_of(request)
-    context: dict[str, Any] = frame(request, bar, page="savings") | _tried(request, bar)
+    context: dict[str, Any] = frame(request, bar, page="savings")
+    if not has_usage(request.tenant.id):
+        context |= {"headline": "No usage yet", "is_unused": True}
+        return render(request, "dashboard/savings.html", context)
+    context |= _tried(request, bar)
     asked = _question(request, bar)
     try:
         context["headline"] = _headline(savings_by_model(asked) if asked else [])

@@ -3,6 +3,7 @@ of its own without script.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Final, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
@@ -16,6 +17,8 @@ from alerts.incident_lists import visible_to
 from alerts.models import Channel, Incident
 from common.money import money
 from dashboard.access import PageRequest, may_halt, member_page
+from dashboard.budgets.visible import is_visible
+from dashboard.budgets.words import scope_words
 from dashboard.explore.exploration import explore_value
 from dashboard.filter_bar import FilterBar, parameter_of
 from dashboard.frame import filter_bar_of, frame
@@ -82,7 +85,7 @@ class Search:
         ]
         values = {name: list(self._values(name)) for name in VALUES}
         groups = [Group(f"{name.capitalize()}s", hits) for name, hits in values.items()]
-        groups += [Group(title, list(read())[:EACH_MAX]) for title, read in found]
+        groups += [Group(title, list(islice(read(), EACH_MAX))) for title, read in found]
         groups.append(Group("Actions", list(self._actions(values))))
         return [group for group in groups if group.hits]
 
@@ -130,11 +133,11 @@ class Search:
             yield self._hit(value, address, "lines", meta=agent, filter_address=filtered)
 
     def _budgets(self) -> Iterator[Hit]:
-        for budget in find_budgets(
-            tenant_id=self._tenant_id, text=self._text, teams=self._bar.teams, limit=EACH_MAX
-        ):
-            address = reverse("dashboard:budget", args=[budget.id])
-            yield self._hit(budget.name, address, "gauge", meta=f"per {budget.period}")
+        for budget in find_budgets(tenant_id=self._tenant_id, text=self._text):
+            if is_visible(budget.match, budget.per, self._bar.teams):
+                address = reverse("dashboard:budget", args=[budget.id])
+                meta = scope_words(budget.match, budget.per, budget.period)
+                yield self._hit(budget.name, address, "gauge", meta=meta)
 
     def _incidents(self) -> Iterator[Hit]:
         """Of the newest incidents: titles are not indexed."""

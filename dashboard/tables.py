@@ -1,21 +1,15 @@
 """The table behind a chart, on a page and as CSV. Pure."""
 
 from collections.abc import Iterable, Iterator
-from datetime import datetime
 from typing import Final, NamedTuple
 
 from common.money import usd_from_nanos
+from dashboard.charts import bucket_words
 from dashboard.filter_bar import FilterBar
 from dashboard.spend import Series, local
 from metering.reporting.usage import Measures, UsageRow
 
 COUNTS: Final = tuple(name for name in Measures._fields if not name.endswith("_nanos"))
-_FORMS = {
-    "hour": "%a, %b %-d, %-I %p",
-    "day": "%a, %b %-d, %Y",
-    "week": "Week of %b %-d, %Y",
-    "month": "%B %Y",
-}
 
 
 class TableRow(NamedTuple):
@@ -25,11 +19,6 @@ class TableRow(NamedTuple):
     amounts: list[int]
     total: int
     is_unfinished: bool
-
-
-def bucket_words(start: datetime, interval: str) -> str:
-    """A bucket's time, by the tenant's clock, in words."""
-    return start.strftime(_FORMS[interval])
 
 
 def table_rows(series: Series, bar: FilterBar) -> list[TableRow]:

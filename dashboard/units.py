@@ -16,13 +16,13 @@ from dashboard.access import PageRequest, cached_page
 from dashboard.amounts import change, money, percent_text
 from dashboard.annotations import read_chart_notes
 from dashboard.chart_notes import with_annotations
-from dashboard.charts import LINE, Figure, line, over_time
+from dashboard.charts import LINE, Figure, bucket_words, line, over_time
+from dashboard.counted_later import is_counted_later
 from dashboard.curl_lines import curl_context
 from dashboard.filter_bar import Choice, FilterBar, TimeRange
 from dashboard.findings import STEADY_PERCENT, shortened
 from dashboard.frame import filter_bar_of, frame
-from dashboard.spend import local, question
-from dashboard.tables import bucket_words
+from dashboard.spend import has_usage, local, question
 from metering.reporting import InvalidQuestion, UsageQuestion
 from metering.reporting.coordination import coordination
 from metering.reporting.units import (
@@ -100,9 +100,13 @@ def _with_unit(bar: FilterBar, unit: Unit) -> FilterBar:
 @cached_page
 def page(request: PageRequest) -> HttpResponse:
     """What does one unit cost, and does it get cheaper?"""
+    if not has_usage(request.tenant.id):
+        context = frame(request, filter_bar_of(request), page="unit_economics")
+        context |= {"headline": "No usage yet", "is_unused": True}
+        return render(request, "dashboard/units.html", context)
     asked = _asked(request)
     posted = posted_units(request.tenant.id)
-    context: dict[str, Any] = frame(request, asked.bar, page="unit_economics") | {
+    context = frame(request, asked.bar, page="unit_economics") | {
         "asked": asked,
         "plural": _plural(asked.unit),
         "choices": [
@@ -117,15 +121,33 @@ def page(request: PageRequest) -> HttpResponse:
         "has_posted": bool(posted),
         **curl_context(request, Scope.INGEST),
     }
+    if not asked.unit.is_posted and is_counted_later(request.tenant.id, asked.bar):
+        context["headline"] = f"Cost per {asked.one}"
+        context["later"] = asked.bar.query(path=reverse("dashboard:units_figures"))
+    else:
+        context |= _figures(asked)
+    return render(request, "dashboard/units.html", context)
+
+
+@require_safe
+@cached_page
+def figures(request: PageRequest) -> HttpResponse:
+    """The figures of a page that was shown without them: a fragment that is read after it."""
+    asked = _asked(request)
+    context = {"asked": asked, "bar": asked.bar, "plural": _plural(asked.unit), **_figures(asked)}
+    return render(request, "dashboard/units_later.html", context)
+
+
+def _figures(asked: Asked) -> dict[str, Any]:
+    """The rows, their total and the finding; or why they could not be counted."""
     try:
         report = _report(asked)
     except InvalidQuestion as error:
-        context |= {
+        return {
             "headline": "These units could not be counted for this period",
             "why": error.detail,
         }
-        return render(request, "dashboard/units.html", context)
-    context |= {
+    return {
         "headline": _headline(asked, report),
         "report": report,
         "rows": [
@@ -137,7 +159,6 @@ def page(request: PageRequest) -> HttpResponse:
             for row in report.rows[::-1]
         ],
     }
-    return render(request, "dashboard/units.html", context)
 
 
 def _report(asked: Asked) -> UnitReport:

@@ -20,15 +20,16 @@ from demo.developers import developer_calls, recorded_requests
 AGENT_SHARE = 0.06
 DEVELOPER_SHARE = 0.06
 
-SOURCE = re.compile(r"demo-(?P<seed>\d+)-(?P<count>\d+)-(?P<end>\d{8}T\d{4}Z)")
+SOURCE = "demo"
+LOAD = re.compile(r"(?P<seed>\d+)-(?P<count>\d+)-(?P<end>\d{8}T\d{4}Z)-.+")
 END_FORMAT = "%Y%m%dT%H%MZ"
 
 
 def demo_events(*, count: int, seed: int, end: datetime) -> Iterator[JsonObject]:
     """Yield exactly `count` events of the fortnight before `end`, oldest first."""
-    source = source_name(count=count, seed=seed, end=end)
+    load = load_name(count=count, seed=seed, end=end)
     for call in demo_calls(count=count, seed=seed, end=end):
-        yield event_of(call, source=source)
+        yield event_of(call, load=load)
 
 
 def demo_calls(*, count: int, seed: int, end: datetime) -> Iterator[Call]:
@@ -49,14 +50,14 @@ def demo_calls(*, count: int, seed: int, end: datetime) -> Iterator[Call]:
     )
 
 
-def source_name(*, count: int, seed: int, end: datetime) -> str:
-    """Return what the events of one load share as `source`: other loads never conflict."""
-    return f"demo-{seed}-{count}-{end.astimezone(UTC).strftime(END_FORMAT)}"
+def load_name(*, count: int, seed: int, end: datetime) -> str:
+    """Return how the ids of one load's events begin: other loads never conflict."""
+    return f"{seed}-{count}-{end.astimezone(UTC).strftime(END_FORMAT)}"
 
 
-def end_of_source(source: str, *, count: int, seed: int) -> datetime | None:
-    """Return the end of an earlier load of the same events, None for any other source."""
-    parts = SOURCE.fullmatch(source)
+def end_of_load(event: JsonObject, *, count: int, seed: int) -> datetime | None:
+    """Return the end of an earlier load of the same events, None for any other event."""
+    parts = LOAD.fullmatch(str(event.get("id"))) if event.get("source") == SOURCE else None
     if not parts or (parts["seed"], parts["count"]) != (str(seed), str(count)):
         return None
     return datetime.strptime(parts["end"], END_FORMAT).replace(tzinfo=UTC)
@@ -65,11 +66,11 @@ def end_of_source(source: str, *, count: int, seed: int) -> datetime | None:
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def event_of(call: Call, *, source: str) -> JsonObject:
+def event_of(call: Call, *, load: str) -> JsonObject:
     """Return an event as the ingest contract has it; fields without a value are left out."""
     event: JsonObject = {
-        "id": call.id,
-        "source": source,
+        "id": f"{load}-{call.id}",
+        "source": SOURCE,
         "time": (EPOCH + timedelta(milliseconds=call.time_ms)).isoformat(),
         "team": call.team,
         "agent": call.agent,

@@ -26,9 +26,9 @@ from demo.client import Answer, Client, JsonObject, LoadFailed
 from demo.configuration import configure, items
 from demo.events import (
     demo_calls,
-    end_of_source,
+    end_of_load,
     event_of,
-    source_name,
+    load_name,
 )
 
 EVENTS = 150_000
@@ -93,10 +93,10 @@ def load(
         calls = list(demo_calls(count=count, seed=seed, end=chosen_end))
         summary = Summary(end=chosen_end)
         summary.remarks = configure(client, calls=calls, seed=seed, end=chosen_end)
-    source = source_name(count=count, seed=seed, end=chosen_end)
+    name = load_name(count=count, seed=seed, end=chosen_end)
     send_all(
         lambda stopping: Client(url=url, api_key=api_key, stopping=stopping),
-        batches(calls, source=source),
+        batches(calls, load=name),
         summary=summary,
         progress=progress,
     )
@@ -114,15 +114,15 @@ def now() -> datetime:
 def earlier_end(client: Client, *, count: int, seed: int) -> datetime | None:
     """Return the end of an earlier load of the same events, read from the newest events stored."""
     for event in items(client.get("/v1/events?limit=100")):
-        end = end_of_source(str(event.get("source")), count=count, seed=seed)
+        end = end_of_load(event, count=count, seed=seed)
         if end and end > now() - OLDEST_END:
             return end
     return None
 
 
-def batches(calls: Sequence[Call], *, source: str) -> Iterator[list[JsonObject]]:
+def batches(calls: Sequence[Call], *, load: str) -> Iterator[list[JsonObject]]:
     """Yield the events in order of time, a batch at a time."""
-    events = (event_of(call, source=source) for call in calls)
+    events = (event_of(call, load=load) for call in calls)
     while batch := list(islice(events, BATCH)):
         yield batch
 

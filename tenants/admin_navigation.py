@@ -78,6 +78,8 @@ NAVIGATION: Final = (
     (
         "Billing",
         (
+            Item("Prepaid credit", "account_balance_wallet", "billing.creditgrant"),
+            Item("Coupons", "local_offer", "billing.coupon"),
             Item("Customers", "groups_3", "billing.customer", Scope.BILLING),
             Item("Plans", "request_quote", "billing.plan", Scope.BILLING),
             Item("Subscriptions", "autorenew", "billing.subscription", Scope.BILLING),

@@ -11,9 +11,8 @@ from common.errors import LimitReached
 from tenants.audit import audited_change
 from tenants.models import Tenant
 
-# Budgets that are not archived, manual halts in force, keys that are not revoked, members with
-# pending invitations, prices that have not ended, requests for raises that wait, customers and plans
-# that are not archived.
+# Budgets, customers and plans that are not archived, manual halts in force, keys that are not
+# revoked, members with pending invitations, prices that have not ended, requests that wait.
 LIMITS: Final[Mapping[str, int]] = {
     "budgets": 2_000,
     "halts": 1_000,

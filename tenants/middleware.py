@@ -20,6 +20,8 @@ OUTSIDE_TENANTS = (
     # Which tenant's secret signed it is for its view to find.
     "/webhooks/",
     *ACCOUNT_PAGES,
+    # A customer of a tenant, by a signed link that says whose.
+    "/bill/",
 )
 
 # These work in transactions of their own, some of them in many: what they lock must not stay locked
@@ -36,9 +38,10 @@ OWN_TRANSACTIONS = frozenset(
         ("HEAD", "/v1/halts"),
     }
 )
-# Reservations and what is done with them share transactions between callers. A statement is computed
-# in a snapshot, and becomes final in another transaction.
-OWN_PREFIXES = ("/v1/reservations", "/v1/statements/", "/statements/")
+# Reservations and what is done with them share transactions between callers. A statement is
+# computed in a snapshot, and becomes final in another transaction.
+OWN_PAGES = "/statements/"
+OWN_PREFIXES = ("/v1/reservations", "/v1/statements/", OWN_PAGES)
 
 
 class TenantRequest(HttpRequest):
@@ -74,6 +77,9 @@ class TenantMiddleware:
             with platform_scope("sign-in and pages without a tenant"):
                 return self.get_response(request)
         if _opens_its_own(request):
+            if request.path.startswith(OWN_PAGES):
+                with tenant_scope(tenant_id):
+                    request.tenant = Tenant.objects.get(id=tenant_id)
             return self.get_response(request)
         with tenant_scope(tenant_id, is_snapshot=request.method in {"GET", "HEAD"}):
             request.tenant = Tenant.objects.get(id=tenant_id)

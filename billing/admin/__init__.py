@@ -1,8 +1,8 @@
-"""Admin pages of billing. They show; customers and plans are changed on their own pages.
+"""Admin pages of billing. Customers and plans are shown here and changed on their own pages.
 
 Each module registers its pages when it is imported.
 """
 
-from billing.admin import customers, plans, statements
+from billing.admin import coupons, credits, customers, plans, statements
 
-__all__ = ["customers", "plans", "statements"]
+__all__ = ["coupons", "credits", "customers", "plans", "statements"]

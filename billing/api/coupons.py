@@ -6,19 +6,12 @@ from typing import Annotated
 from django.db.models import QuerySet
 from drf_spectacular.utils import extend_schema, extend_schema_view
 
-from billing.api.credit_fields import (
-    CUSTOMER_PARAMETER,
-    Amount,
-    CouponPercent,
-    CustomerKey,
-    find_customer,
-    in_minor_units,
-    percent_text,
-)
+from billing.api.credit_fields import in_minor_units, percent_text
+from billing.api.references import CUSTOMER_PARAMETER, CustomerReference, find_customer, named
 from billing.coupons import STATEMENTS_MAX, create_coupon, end_coupon
 from billing.currencies import amount_of
 from billing.models import Coupon, StatementState
-from common.api.fields import Count, StrictSerializer, Text, Timestamp
+from common.api.fields import Amount, Count, StrictSerializer, Text, Timestamp
 from common.api.pagination import PAGE_PARAMETERS
 from common.api.structs import Answer, UtcTimestamp, about
 from common.json_bodies import JsonObject
@@ -30,9 +23,9 @@ from tenants.roles import Scope
 class CouponBody(StrictSerializer):
     """A coupon of a customer: give `percent` or `amount`."""
 
-    customer = CustomerKey()
+    customer = CustomerReference()
     name = Text(help_text="As statements have it.")
-    percent = CouponPercent(required=False)
+    percent = Amount(required=False)
     amount = Amount(required=False, help_text="In the customer's currency.")
     starts_at = Timestamp(required=False, help_text="Now, if left out.")
     ends_at = Timestamp(
@@ -92,7 +85,7 @@ class Coupons(Resource[Coupon]):
         return self.rows() if key is None else self.rows().filter(customer__key=key)
 
     def create_row(self, fields: JsonObject) -> Coupon:
-        customer = find_customer(self.tenant, fields.pop("customer"))
+        customer = named("customer", find_customer, self.tenant.id, fields.pop("customer"))
         with errors_at_members(self.body()):
             amounts = in_minor_units(fields, customer.currency, "amount")
             return create_coupon(tenant=self.tenant, actor=self.actor, customer=customer, **amounts)

@@ -7,11 +7,13 @@ from django.db.models import Prefetch, QuerySet
 from drf_spectacular.utils import extend_schema, extend_schema_field, extend_schema_view
 from rest_framework import serializers
 
-from billing.api.credit_fields import CUSTOMER_PARAMETER, Amount, in_minor_units
+from billing.api.credit_fields import in_minor_units
+from billing.api.references import CUSTOMER_PARAMETER
 from billing.credit_notes import LINES_MAX, LineAmount, create_credit_note
 from billing.currencies import amount_of
 from billing.models import CreditNote, CreditNoteLine, Statement
 from common.api.fields import (
+    Amount,
     Count,
     Items,
     Spoken,

@@ -8,13 +8,8 @@ from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from billing.api.credit_fields import (
-    CUSTOMER_PARAMETER,
-    Amount,
-    CustomerKey,
-    find_customer,
-    in_minor_units,
-)
+from billing.api.credit_fields import in_minor_units
+from billing.api.references import CUSTOMER_PARAMETER, CustomerReference, find_customer, named
 from billing.credits import (
     PRIORITY_MAX,
     ROLLOVER_MONTHS_MAX,
@@ -31,7 +26,7 @@ from billing.models import (
     CreditKind,
     CreditState,
 )
-from common.api.fields import Choice, Count, StrictSerializer, Text, Timestamp, read_body
+from common.api.fields import Amount, Choice, Count, StrictSerializer, Text, Timestamp, read_body
 from common.api.pagination import PAGE_PARAMETERS
 from common.api.structs import Answer, UtcTimestamp, about, one_of
 from common.json_bodies import JsonObject
@@ -64,7 +59,7 @@ class RolloverBody(StrictSerializer):
 class CreditBody(StrictSerializer):
     """Credit for a customer, in its currency."""
 
-    customer = CustomerKey()
+    customer = CustomerReference()
     amount = Amount()
     kind = Choice(choices=CreditKind.values)
     priority = Count(
@@ -163,7 +158,7 @@ class Credits(Resource[CreditGrant]):
         return self.rows() if key is None else self.rows().filter(customer__key=key)
 
     def create_row(self, fields: JsonObject) -> CreditGrant:
-        customer = find_customer(self.tenant, fields.pop("customer"))
+        customer = named("customer", find_customer, self.tenant.id, fields.pop("customer"))
         with errors_at_members(self.body()):
             amounts = in_minor_units(fields, customer.currency, "amount", "rollover_max")
             return grant_credit(tenant=self.tenant, actor=self.actor, customer=customer, **amounts)

@@ -1,11 +1,11 @@
 """`/v1/customers`: who is billed, and which usage is whose."""
 
-from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import Any, Final
 
 from drf_spectacular.utils import extend_schema, extend_schema_field, extend_schema_view
 from rest_framework import serializers
 
+from billing.api.references import find_customer
 from billing.customers import (
     CUSTOMERS,
     LINK_DIMENSIONS,
@@ -16,45 +16,41 @@ from billing.customers import (
 )
 from billing.models import Customer, CustomerLink
 from common.api.fields import (
+    Amount,
     Choice,
     Count,
     Items,
-    Spoken,
     StrictSerializer,
     Text,
     Timestamp,
     Timezone,
     Value,
 )
-from common.errors import NotFound
 from common.json_bodies import JsonObject
 from metering.fields.body import RowBody
 from tenants.api.resources import Resource
 from tenants.roles import Scope
 
-PERCENT_MAX = 100
-DAYS_MAX = 365
+PERCENT_MAX: Final = 100
+PERCENT_DECIMALS_MAX: Final = 6
+DAYS_MAX: Final = 365
 
 
-@extend_schema_field({"type": "string", "pattern": r"^[0-9]{1,3}(\.[0-9]{1,6})?$", "example": "19"})
-class Percent(Spoken):
-    """A percentage from 0 to 100 as a decimal string, kept as it is written."""
+class Percent(Amount):
+    """A percentage from 0 to 100, kept as a decimal string."""
 
     example = "19"
 
-    def to_internal_value(self, data: object) -> str:
-        try:
-            percent = Decimal(str(data)) if isinstance(data, str | int) else None
-        except InvalidOperation:
-            percent = None
-        if percent is None or isinstance(data, bool) or not 0 <= percent <= PERCENT_MAX:
-            raise serializers.ValidationError("must be a percentage from 0 to 100, as in '8.875'")
-        if percent != round(percent, 6):
-            raise serializers.ValidationError("must have at most 6 decimals")
+    def to_internal_value(self, data: object) -> Any:
+        percent = super().to_internal_value(data)
+        if percent > PERCENT_MAX:
+            raise serializers.ValidationError("must be at most 100")
+        if percent != round(percent, PERCENT_DECIMALS_MAX):
+            raise serializers.ValidationError(f"must have at most {PERCENT_DECIMALS_MAX} decimals")
         return f"{percent.normalize():f}"
 
-    def to_representation(self, value: str) -> str:
-        return value
+    def to_representation(self, value: Any) -> str:
+        return str(value)
 
 
 class TaxRateBody(StrictSerializer):
@@ -153,14 +149,3 @@ class Customers(Resource[Customer]):
 
     def row(self) -> Customer:
         return find_customer(self.tenant.id, str(self.kwargs["customer_id"]))
-
-
-def find_customer(tenant_id: int, text: str) -> Customer:
-    """Return the customer with this key, else with this id. Raises NotFound."""
-    customers = Customer.objects.filter(tenant_id=tenant_id)
-    customer = customers.filter(key=text).first()
-    if customer is None and text.isascii() and text.isdecimal() and len(text) < 19:
-        customer = customers.filter(id=int(text)).first()
-    if customer is None:
-        raise NotFound.of("customer", text)
-    return customer

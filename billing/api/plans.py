@@ -9,7 +9,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from billing.api.plans_body import PlanBody, VersionBody
-from billing.api.subscriptions import find_plan
+from billing.api.references import find_plan
 from billing.models import Anchor, Interval, Plan, PlanVersion
 from billing.plans import PLANS, add_version
 from common.api.fields import StrictSerializer, Text, read_body

@@ -14,7 +14,7 @@ from msgspec import UNSET, UnsetType
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from billing.api.customers import find_customer
+from billing.api.references import CUSTOMER_PARAMETER, find_customer
 from billing.currencies import amount_of
 from billing.models import LineKind, Statement, StatementState
 from billing.statement_files import file_response
@@ -107,7 +107,7 @@ class Statements(Resource[Statement]):
     parameters = {
         "list": (
             *PAGE_PARAMETERS,
-            OpenApiParameter("customer", str, description="A customer's key."),
+            CUSTOMER_PARAMETER,
             OpenApiParameter(
                 "period",
                 {"type": "string", "pattern": f"^{MONTH.pattern}$"},

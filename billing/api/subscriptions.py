@@ -1,59 +1,34 @@
 """`/v1/subscriptions`: which customer is on which plan."""
 
-from collections.abc import Callable
-from typing import TypeVar
-
 from django.db.models import QuerySet
 from drf_spectacular.utils import (
-    OpenApiParameter,
     extend_schema,
-    extend_schema_field,
     extend_schema_view,
 )
 from rest_framework import serializers
 
-from billing.api.customers import find_customer
-from billing.models import Customer, Plan, Subscription
+from billing.api.references import (
+    CUSTOMER_PARAMETER,
+    CustomerReference,
+    PlanReference,
+    find_customer,
+    find_plan,
+    named,
+)
+from billing.models import Subscription
 from billing.subscriptions import SUBSCRIPTIONS
-from common.api.fields import Spoken, StrictSerializer, Timestamp, Value, problem_at
+from common.api.fields import StrictSerializer, Timestamp
 from common.api.pagination import PAGE_PARAMETERS
-from common.errors import NotFound
 from common.json_bodies import JsonObject
 from tenants.api.resources import Resource
 from tenants.roles import Scope
-
-Row = TypeVar("Row")
-
-
-class CustomerKey(Value):
-    """A customer by its key."""
-
-    example = "acme"
-
-    def to_representation(self, value: Customer) -> str:
-        return value.key
-
-
-@extend_schema_field({"oneOf": [{"type": "integer"}, {"type": "string"}], "example": 1})
-class PlanReference(Spoken):
-    """A plan by its id, or by its name; answered as its id."""
-
-    example = 1
-
-    def to_internal_value(self, data: object) -> str:
-        if isinstance(data, bool) or not isinstance(data, int | str):
-            raise serializers.ValidationError("must be the id or the name of a plan")
-        return str(data)
-
-    def to_representation(self, value: Plan) -> int:
-        return int(value.pk)
 
 
 class SubscriptionBody(StrictSerializer):
     """A subscription. A PATCH may change `ends_at` alone."""
 
     id = serializers.IntegerField(read_only=True)
-    customer = CustomerKey()
+    customer = CustomerReference()
     plan = PlanReference()
     plan_name = serializers.CharField(source="plan.name", read_only=True)
     starts_at = Timestamp()
@@ -87,12 +62,7 @@ class Subscriptions(Resource[Subscription]):
     kind = SUBSCRIPTIONS
     body = SubscriptionBody
     write_scope = Scope.BILLING
-    parameters = {
-        "list": (
-            *PAGE_PARAMETERS,
-            OpenApiParameter("customer", str, description="A customer's key."),
-        )
-    }
+    parameters = {"list": (*PAGE_PARAMETERS, CUSTOMER_PARAMETER)}
 
     def rows(self) -> QuerySet[Subscription]:
         return super().rows().select_related("customer", "plan")
@@ -104,27 +74,7 @@ class Subscriptions(Resource[Subscription]):
 
     def create_row(self, fields: JsonObject) -> Subscription:
         named = {
-            name: find_named(name, find, self.tenant.id, fields[name])
+            name: named(name, find, self.tenant.id, fields[name])
             for name, find in (("customer", find_customer), ("plan", find_plan))
         }
         return super().create_row({**fields, **named})
-
-
-def find_named(member: str, find: Callable[[int, str], Row], tenant_id: int, text: str) -> Row:
-    """Return what a member of a body names. Raises ValidationError at the member."""
-    try:
-        return find(tenant_id, text)
-    except NotFound as error:
-        raise problem_at(member, error.detail, "unknown") from error
-
-
-def find_plan(tenant_id: int, text: str) -> Plan:
-    """Return the plan with this id, else with this name. Raises NotFound."""
-    plans = Plan.objects.filter(tenant_id=tenant_id)
-    plan = None
-    if text.isascii() and text.isdecimal() and len(text) < 19:
-        plan = plans.filter(id=int(text)).first()
-    plan = plan or plans.filter(name=text).first()
-    if plan is None:
-        raise NotFound.of("plan", text)
-    return plan

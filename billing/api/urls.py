@@ -9,6 +9,7 @@ from billing.api.plans import Plans
 from billing.api.provider_bills import ProviderBillsView
 from billing.api.rating_preview import RatingPreviewView
 from billing.api.reconciliations import Reconciliations, ReconciliationSettingsView
+from billing.api.settings import BillingSettingsView
 from billing.api.statements import Statements
 from billing.api.subscriptions import Subscriptions
 from tenants.api.resources import (
@@ -20,6 +21,7 @@ from tenants.api.resources import (
 
 urlpatterns = [
     *credit_urls.urlpatterns,
+    path("billing-settings", BillingSettingsView.as_view()),
     path("customers", Customers.as_view(LIST_AND_CREATE)),
     path("customers/<str:customer_id>", Customers.as_view(SHOW_CHANGE_AND_REMOVE)),
     path("plans", Plans.as_view(LIST_AND_CREATE)),

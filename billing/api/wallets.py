@@ -9,12 +9,8 @@ from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from billing.api.credit_fields import (
-    CUSTOMER_PARAMETER,
-    CustomerKey,
-    find_customer,
-    percent_text,
-)
+from billing.api.credit_fields import percent_text
+from billing.api.references import CUSTOMER_PARAMETER, CustomerReference, find_customer, named
 from billing.credits import available
 from billing.currencies import amount_of
 from billing.models import Wallet
@@ -48,7 +44,7 @@ class WalletLevelBody(StrictSerializer):
 class WalletBody(StrictSerializer):
     """A wallet of a customer."""
 
-    customer = CustomerKey()
+    customer = CustomerReference()
     levels = Items(
         child=WalletLevelBody(),
         required=False,
@@ -124,7 +120,7 @@ class Wallets(Resource[Wallet]):
         return self.rows() if key is None else self.rows().filter(customer__key=key)
 
     def create_row(self, fields: JsonObject) -> Wallet:
-        customer = find_customer(self.tenant, fields["customer"])
+        customer = named("customer", find_customer, self.tenant.id, fields["customer"])
         levels = {"levels": _rules(fields["levels"])} if "levels" in fields else {}
         with errors_at_members(self.body()):
             return open_wallet(tenant=self.tenant, actor=self.actor, customer=customer, **levels)

@@ -62,17 +62,7 @@ def queue_statements(*, tenant_id: int, is_live: bool) -> int:
     """Make a row for each final statement that is to be collected; return their number."""
     with tenant_scope(tenant_id):
         settings = StripeSettings.objects.get(tenant_id=tenant_id)
-        new = list(
-            Statement.objects.filter(
-                tenant_id=tenant_id,
-                state=StatementState.FINAL,
-                finalized_at__gte=settings.collects_from,
-                stripe_invoice=None,
-            )
-            .exclude(id__in=_kept_out(settings, is_live))
-            .exclude(lines__subscription__plan__stripe_meters__is_live=is_live)
-            .order_by("sequence")[:QUEUED_MAX]
-        )
+        new = list(uncollected(settings, is_live).order_by("sequence")[:QUEUED_MAX])
         accounts = _accounts_of(tenant_id, {each.customer_id for each in new}, is_live)
         StripeInvoice.objects.bulk_create(
             [
@@ -87,6 +77,20 @@ def queue_statements(*, tenant_id: int, is_live: bool) -> int:
             ignore_conflicts=True,  # another worker may queue the same
         )
     return len(new)
+
+
+def uncollected(settings: StripeSettings, is_live: bool) -> QuerySet[Statement]:
+    """Return the final statements that are to have an invoice and have no row for it yet."""
+    return (
+        Statement.objects.filter(
+            tenant_id=settings.tenant_id,
+            state=StatementState.FINAL,
+            finalized_at__gte=settings.collects_from,
+            stripe_invoice=None,
+        )
+        .exclude(id__in=_kept_out(settings, is_live))
+        .exclude(lines__subscription__plan__stripe_meters__is_live=is_live)
+    )
 
 
 def _kept_out(settings: StripeSettings, is_live: bool) -> QuerySet[Statement, int]:
@@ -196,4 +200,5 @@ def store(claimed: ClaimedInvoice, **changes: Any) -> None:
 
 def wait_seconds(attempts: int) -> int:
     """Return how long a row waits after so many attempts."""
-    return min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2 ** min(attempts - 1, 20))
+    doublings = max(0, min(attempts - 1, 20))
+    return min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS << doublings)

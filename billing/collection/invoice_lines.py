@@ -80,13 +80,23 @@ def lines_of(amounts: StatementAmounts) -> list[InvoiceLine]:
     ]
 
 
+def minor_amount(amount: int, currency: str) -> int:
+    """Return an amount of Stripe's in the currency's minor units, rounded down."""
+    more_digits = _more_digits(currency)
+    return int(amount // 10**more_digits if more_digits >= 0 else amount * 10**-more_digits)
+
+
+def _more_digits(currency: str) -> int:
+    digits = 0 if currency in WHOLE_UNITS else 3 if currency in THOUSANDTHS else 2
+    return digits - digits_of(currency)
+
+
 def stripe_amount(amount: int, currency: str) -> int:
     """Return an amount of the currency's minor units in those that Stripe has for it.
 
     They differ for a few currencies: Stripe has hundredths of the Icelandic króna.
     """
-    digits = 0 if currency in WHOLE_UNITS else 3 if currency in THOUSANDTHS else 2
-    more_digits = digits - digits_of(currency)
+    more_digits = _more_digits(currency)
     if more_digits >= 0:
         return int(amount * 10**more_digits)
     whole, rest = divmod(amount, 10**-more_digits)

@@ -4,6 +4,7 @@ import time
 from datetime import timedelta
 from typing import Final
 
+import structlog
 from django.utils import timezone
 
 from billing.collection.accounts import judge_due
@@ -11,12 +12,15 @@ from billing.collection.claims import queue_statements
 from billing.collection.credentials import rest_key, working_credentials
 from billing.collection.events import process_event, sweep
 from billing.collection.meter_values import send_value
+from billing.collection.meters import read_next_meter
 from billing.collection.steps import bring_on
 from billing.models import StripeEvent, StripeSettings
 from billing.stripe_gateway import KeyRejected, StripeFailure, StripeGateway
 from tenants.old_rows import ChunkedRun
 from tenants.runs import tenants_of
 from tenants.scope import tenant_scope
+
+log = structlog.get_logger(__name__)
 
 # For each kind of work; other tenants wait for as long as all of them.
 WORK_SECONDS: Final = 3.0
@@ -37,7 +41,7 @@ def collect(*, tenant_id: int) -> int:
         return 0
     gateway = StripeGateway(credentials)
     try:
-        _sweep(tenant_id, gateway)
+        _prepare(tenant_id, gateway)
         done = queue_statements(tenant_id=tenant_id, is_live=gateway.is_live)
         for work in (process_event, bring_on, send_value):
             ends_at = time.monotonic() + WORK_SECONDS
@@ -50,14 +54,15 @@ def collect(*, tenant_id: int) -> int:
         return 0
 
 
-def _sweep(tenant_id: int, gateway: StripeGateway) -> None:
-    """Look for lost events; where that fails, the next time finds them."""
-    try:
-        sweep(tenant_id=tenant_id, gateway=gateway)
-    except KeyRejected:
-        raise
-    except StripeFailure:
-        return
+def _prepare(tenant_id: int, gateway: StripeGateway) -> None:
+    """Look for lost events and read meters; where that fails, the next time does it."""
+    for work in (sweep, read_next_meter):
+        try:
+            work(tenant_id=tenant_id, gateway=gateway)
+        except KeyRejected:
+            raise
+        except StripeFailure as error:
+            log.warning("Stripe failed", tenant_id=tenant_id, work=work.__name__, reason=str(error))
 
 
 def remove_old_events(*, seconds: float) -> int:

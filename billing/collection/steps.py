@@ -80,7 +80,7 @@ def _advance(claimed: ClaimedInvoice, gateway: StripeGateway) -> None:
 
 
 def _complete(claimed: ClaimedInvoice, gateway: StripeGateway) -> None:
-    """Add the lines and finalize; lines are added again where the draft turns out to hold others."""
+    """Add the lines and finalize; they are added again where the draft turns out to hold others."""
     row = claimed.row
     try:
         while row.step in (InvoiceStep.LINES, InvoiceStep.FINALIZE):

@@ -57,6 +57,10 @@ class Migration(migrations.Migration):
                 ("payment_terms_days", models.PositiveSmallIntegerField(default=30)),
                 ("tax_rates", models.JSONField(blank=True, default=list)),
                 ("stripe_customer", models.CharField(blank=True, default="", max_length=100)),
+                (
+                    "link_generation",
+                    models.PositiveIntegerField(default=0, editable=False),
+                ),
                 ("archived_at", models.DateTimeField(blank=True, editable=False, null=True)),
                 ("created_at", models.DateTimeField(auto_now_add=True)),
                 (

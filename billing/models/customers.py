@@ -2,6 +2,7 @@
 
 from django.db import models
 from django.db.models import F, Q
+from django.utils.timezone import now
 
 from tenants.models import Tenant
 
@@ -22,11 +23,22 @@ class Customer(models.Model):
     # [{"name": "VAT", "percent": "19"}], percent as a decimal string.
     tax_rates = models.JSONField(default=list, blank=True)
     stripe_customer = models.CharField(max_length=100, blank=True, default="")
+    # Signed links to the customer's own page hold it: raising it ends all of them.
+    link_generation = models.PositiveIntegerField(default=0, editable=False)
     archived_at = models.DateTimeField(null=True, blank=True, editable=False)
+    # When a period begins that needs a draft; None: none does.
+    next_draft_at = models.DateTimeField(null=True, default=now, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
         db_table = "customer"
+        indexes = [
+            models.Index(
+                fields=["next_draft_at"],
+                condition=Q(next_draft_at__isnull=False),
+                name="customer_next_draft",
+            ),
+        ]
         constraints = [
             models.UniqueConstraint(fields=["tenant", "key"], name="customer_key_once"),
         ]

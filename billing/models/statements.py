@@ -74,6 +74,8 @@ class Statement(models.Model):
     finalized_at = models.DateTimeField(null=True)
     finalized_by = models.CharField(max_length=300, blank=True, default="")
     voided_at = models.DateTimeField(null=True)
+    # A draft that could not become final by itself is tried again then.
+    held_until = models.DateTimeField(null=True)
     due_on = models.DateField(null=True)
     # Names and addresses of both parties, as they were: {"seller": {...}, "customer": {...}}.
     parties = models.JSONField(default=dict)
@@ -96,6 +98,11 @@ class Statement(models.Model):
         indexes = [
             models.Index(fields=["tenant", "-period_start", "-id"], name="statement_newest"),
             models.Index(fields=["customer", "period_end"], name="statement_of_customer"),
+            models.Index(
+                fields=["tenant", "period_end", "id"],
+                condition=Q(state=StatementState.DRAFT),
+                name="statement_due",
+            ),
         ]
         constraints = [
             models.UniqueConstraint(

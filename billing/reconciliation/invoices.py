@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
+from billing.collection.totals import InvoiceTotal, stripe_totals_of
 from billing.currencies import amount_of
 from billing.models import Statement
 from billing.reconciliation.results import Difference, KindResult
@@ -13,34 +14,30 @@ OTHER_CURRENCY = "The invoice is in {currency}."
 NO_INVOICE = "There is no invoice of it."
 
 
-class InvoiceTotal(NamedTuple):
-    """What an invoice comes to, in minor units of its currency."""
-
-    invoice_id: str
-    currency: str
-    total: int
-
-
 class InvoiceTotals(Protocol):
     """Asks Stripe what the invoices of statements come to, by the statement's id. A statement
-    without an invoice is left out. Outside of any transaction.
+    without an invoice is left out; None: it is not to have one. Outside of any transaction.
     """
 
     def __call__(
         self, tenant: Tenant, statements: Sequence[Statement], /
-    ) -> Mapping[int, InvoiceTotal]: ...
+    ) -> Mapping[int, InvoiceTotal | None]: ...
 
 
 def invoice_totals_of(tenant: Tenant) -> InvoiceTotals | None:
     """Return what asks the tenant's Stripe account; None if none is connected."""
-    return None
+    return stripe_totals_of(tenant)
 
 
 def compare_invoices(
-    statements: Sequence[Statement], totals: Mapping[int, InvoiceTotal], result: KindResult
+    statements: Sequence[Statement],
+    totals: Mapping[int, InvoiceTotal | None],
+    result: KindResult,
 ) -> Iterator[Difference]:
     """Yield what differs, and count everything in the result."""
     for statement in statements:
+        if statement.id in totals and totals[statement.id] is None:
+            continue
         result.compared += 1
         invoice = totals.get(statement.id)
         is_same_currency = invoice is not None and invoice.currency.upper() == statement.currency

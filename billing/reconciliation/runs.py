@@ -13,6 +13,7 @@ from django.db import transaction
 from django.db.models import F, Max, Min
 from django.utils import timezone
 
+from billing.collection.totals import InvoiceTotal
 from billing.models import (
     Drift,
     ProviderBillLine,
@@ -23,7 +24,7 @@ from billing.models import (
     Statement,
 )
 from billing.reconciliation.bills import compare_day, next_billed_day
-from billing.reconciliation.invoices import InvoiceTotal, compare_invoices, invoice_totals_of
+from billing.reconciliation.invoices import compare_invoices, invoice_totals_of
 from billing.reconciliation.results import EXACT, Difference, KindResult, Threshold, dollars
 from billing.reconciliation.statements import compare_statements, final_statements
 from common.errors import Conflict
@@ -128,7 +129,7 @@ class _Invoices(NamedTuple):
     """Statements of a step, and what their invoices come to; None: no Stripe is connected."""
 
     statements: Sequence[Statement]
-    totals: Mapping[int, InvoiceTotal] | None
+    totals: Mapping[int, InvoiceTotal | None] | None
 
 
 def _kind_of(row: Reconciliation) -> str:

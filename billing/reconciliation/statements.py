@@ -23,7 +23,6 @@ from metering.calls.seals import read_sealed
 
 PLACES: Final = 9
 NOTHING: Final = Fraction(0)
-BILLED: Final = "Billed {found:f} {currency}; at the usage of now it is {expected:f}."
 AMOUNT_DIFFERS: Final = "The quantity agrees; the amount does not."
 
 

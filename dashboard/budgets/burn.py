@@ -1,26 +1,13 @@
 """How a window was used up: its spend over time, the limit that held, and where it is going."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from dashboard.amounts import count, exact_count, percent_text
-from dashboard.chart_notes import Level, with_levels
-from dashboard.charts import (
-    COUNT,
-    CRITICAL,
-    MONEY,
-    SURFACE,
-    Figure,
-    Unit,
-    amount_ticks,
-    height,
-    line,
-    over_time,
-)
+from dashboard.amounts import percent_text
 from metering.core.match import wanted_values
 from metering.core.periods import ROLLING_SECONDS
 from metering.models import Crossing, LimitIncrease, LimitIncreaseStatus
@@ -34,9 +21,6 @@ DRAWN_MAX: Final = timedelta(days=92)
 POINTS_MAX: Final = 2_000
 CROSSINGS_MAX: Final = 50
 INCREASES_MAX: Final = 100
-
-# Where plotly draws a moment: by the clock of a zone.
-Place = Callable[[datetime], str]
 
 
 @dataclass(frozen=True)
@@ -72,8 +56,7 @@ def span_of(window: WatchedWindow, now: datetime) -> tuple[datetime, datetime]:
         return now - timedelta(seconds=ROLLING_SECONDS[rule.period]), now
     if state.ends_at is not None:
         return state.starts_at, state.ends_at
-    first = max(state.first_used_at or now, now - DRAWN_MAX)
-    return min(first, now - timedelta(hours=1)), now
+    return now - DRAWN_MAX, now
 
 
 def question_of(window: WatchedWindow, *, tenant_id: int, now: datetime) -> UsageQuestion | None:
@@ -97,6 +80,10 @@ def read_burn(
     if question is None:
         return None
     starts_at, ends_at = span_of(window, now)
+    is_endless = window.state.ends_at is None and not window.rule.is_rolling
+    if is_endless:
+        starts_at = _first_use(question, zone)
+        question = replace(question, starts_at=starts_at)
     interval = _interval(ends_at - starts_at)
     asked = UsageQuestion(
         tenant_id=tenant_id,
@@ -116,8 +103,7 @@ def read_burn(
         used.append(used[-1] + _amount(window.part, measured.get(bucket.start, Measures())))
     # The ledger has the last word, also on what was spent before the stretch that is drawn.
     before = 0 if used[-1] > window.spent else window.spent - used[-1]
-    is_cut = window.state.ends_at is None and not window.rule.is_rolling
-    used = [amount + before if is_cut else min(amount, window.spent) for amount in used]
+    used = [amount + before if is_endless else min(amount, window.spent) for amount in used]
     used[-1] = window.spent
     return Burn(
         interval=interval,
@@ -129,6 +115,16 @@ def read_burn(
         crossings=_crossings(window, tenant_id),
         ahead=_ahead(window),
     )
+
+
+def _first_use(question: UsageQuestion, zone: ZoneInfo) -> datetime:
+    """The first day of the range with usage, by the times of the calls: the window itself knows
+    when the first was reported. It is an hour ago at the latest.
+    """
+    days = usage(replace(question, interval="day", timezone=zone.key), limit=POINTS_MAX).rows
+    first = min((day.start for day in days), default=question.ends_at)
+    latest = question.ends_at - timedelta(hours=1)
+    return max(question.starts_at, min(first, latest))
 
 
 def _interval(length: timedelta) -> str:
@@ -192,96 +188,6 @@ def _ahead(window: WatchedWindow) -> tuple[datetime, int] | None:
     if outlook.end_percent is not None and ends_at is not None:
         return ends_at, int(Decimal(window.limit) * outlook.end_percent / 100)
     return None
-
-
-def unit_of(part: str) -> Unit:
-    """How amounts of a part of a limit are drawn."""
-    if part == "cost_nanos":
-        return MONEY
-    name = part.replace("_", " ")
-    return COUNT._replace(
-        text=lambda amount: f"{count(amount)} {name}",
-        exact=lambda amount: f"{exact_count(amount)} {name}",
-    )
-
-
-def burn_figure(burn: Burn, window: WatchedWindow, zone: ZoneInfo) -> Figure:
-    """Spend as a line, the forecast dashed, levels and limit as lines, crossings as circles."""
-    unit = unit_of(window.part)
-
-    def place(at: datetime) -> str:
-        return at.astimezone(zone).replace(tzinfo=None).isoformat()
-
-    places = [place(at) for at in burn.times]
-    traces = [line("Spent", burn.used, places, unit=unit)]
-    if burn.ahead is not None:
-        at, amount = burn.ahead
-        ahead = line(
-            "At this rate",
-            [burn.used[-1], amount],
-            [places[-1], place(min(at, max(burn.ends_at, at)))],
-            unit=unit,
-            dash="dash",
-        )
-        traces.append(ahead | _silent())
-    is_raised = len({limit for _, limit in burn.limits}) > 1
-    if is_raised:
-        traces.append(_steps(burn, place, unit))
-    if burn.crossings:
-        traces.append(_circles(burn, place, unit))
-    local = [at.astimezone(zone) for at in burn.times]
-    figure = over_time(traces, starts=local, interval=burn.interval, unit=unit)
-    highest = max(window.limit, *(limit for _, limit in burn.limits), *burn.used)
-    figure["layout"]["yaxis"] |= amount_ticks(highest, unit)
-    last = max(burn.ends_at, burn.ahead[0]) if burn.ahead else burn.ends_at
-    figure["layout"]["xaxis"]["range"] = [place(burn.starts_at), place(last)]
-    return with_levels(figure, _levels(window, is_raised, unit), unit)
-
-
-def _silent() -> Figure:
-    """What is drawn beside the line has no hover of its own."""
-    return {"hoverinfo": "skip", "meta": {"isValue": False}}
-
-
-def _levels(window: WatchedWindow, is_raised: bool, unit: Unit) -> list[Level]:
-    levels = [
-        Level(window.limit * percent // 100, f"{percent}% {_does(action)}")
-        for percent, action in window.levels
-        if percent != 100
-    ]
-    if not is_raised:
-        words = f"Limit {unit.text(window.limit).removesuffix('.00')}"
-        levels.append(Level(window.limit, words, is_limit=True))
-    return levels
-
-
-def _does(action: str) -> str:
-    return "notify" if action == "none" else action
-
-
-def _steps(burn: Burn, place: Place, unit: Unit) -> Figure:
-    moments = [*burn.limits, (burn.ends_at, burn.limits[-1][1])]
-    steps = line(
-        "Limit",
-        [limit for _, limit in moments],
-        [place(at) for at, _ in moments],
-        unit=unit,
-        color=CRITICAL,
-    )
-    steps["line"]["shape"] = "hv"
-    return steps | _silent()
-
-
-def _circles(burn: Burn, place: Place, unit: Unit) -> Figure:
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": "Level reached",
-        "x": [place(at) for at, _, _ in burn.crossings],
-        "y": [height(amount, unit) for _, amount, _ in burn.crossings],
-        "marker": {"size": 8, "color": SURFACE, "line": {"color": CRITICAL, "width": 2}},
-        **_silent(),
-    }
 
 
 def burn_rows(burn: Burn, window: WatchedWindow) -> list[tuple[datetime, int, str]]:

@@ -8,7 +8,8 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from dashboard.amounts import listed
-from dashboard.budgets.burn import unit_of
+from dashboard.budgets.burn_chart import unit_of
+from dashboard.budgets.words import ACTION_WORDS, contacts_words
 from dashboard.chart_notes import Level, with_levels
 from dashboard.charts import CRITICAL, FIRST, WARNING, Buckets, Column, Figure, stacked_bars
 from dashboard.findings import shortened
@@ -93,6 +94,16 @@ class CrossingLine:
 
     row: Crossing
     group: str
+
+    @property
+    def action(self) -> str:
+        """What the level does besides notifying, in words."""
+        has_action = self.row.action != "none"
+        return ACTION_WORDS.get(self.row.action, self.row.action) if has_action else ""
+
+    @property
+    def contacts(self) -> str:
+        return contacts_words(self.row.notify)
 
 
 def crossings_of(budget: Budget, group_key: str | None) -> list[CrossingLine]:

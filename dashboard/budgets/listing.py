@@ -12,6 +12,7 @@ from dashboard.budgets.visible import is_visible, values_shown
 from dashboard.budgets.words import (
     MODE_BADGES,
     MODE_GROUPS,
+    refuses,
     refusing_percent,
     scope_words,
 )
@@ -105,14 +106,14 @@ class BudgetLine:
     @property
     def badge(self) -> str:
         """What the budget does, in a word."""
-        if self.rule.mode == Mode.ENFORCE and not self.rule.refuses:
+        if self.rule.mode == Mode.ENFORCE and not self.refuses:
             return "Notifies"
         return MODE_BADGES[self.rule.mode]
 
     @property
     def refuses(self) -> bool:
         """Whether it may refuse calls at all."""
-        return self.rule.mode == Mode.ENFORCE.value and self.rule.refuses
+        return refuses(self.rule)
 
     @property
     def refuses_now(self) -> bool:

@@ -14,7 +14,8 @@ from common.errors import InvalidRequest
 from common.money import usd_from_nanos
 from dashboard.access import PageRequest, cached_page, may_manage
 from dashboard.budgets.bars import bar_of
-from dashboard.budgets.burn import Burn, burn_figure, burn_rows, question_of, read_burn
+from dashboard.budgets.burn import Burn, burn_rows, question_of, read_burn
+from dashboard.budgets.burn_chart import burn_figure
 from dashboard.budgets.history import (
     crossings_of,
     group_words,
@@ -30,6 +31,7 @@ from dashboard.budgets.words import MODE_BADGES, rule_words
 from dashboard.buttons import button_of
 from dashboard.enforcement.concerned import told_of
 from dashboard.enforcement.raises import LimitIncreaseLine
+from dashboard.enforcement.reasons import sentence_of
 from dashboard.filter_bar import Choice, FilterBar
 from dashboard.findings import shortened
 from dashboard.frame import filter_bar_of, frame
@@ -53,6 +55,8 @@ USERS_SHOWN: Final = 6
 REFUSALS_COUNTED: Final = 200
 REFUSALS_SHOWN: Final = 5
 HOUR: Final = timedelta(hours=1)
+# What a window without end used within its first day may have been reported late.
+RATED_FROM: Final = timedelta(days=1)
 # By what the users of a budget are told apart, the most telling first.
 ASKED: Final = ("agent", "customer", "feature", "user", "session", "model", "team")
 DIMENSIONS_OFFERED: Final = 4
@@ -193,9 +197,11 @@ def _rate(window: WatchedWindow | None, bar: FilterBar) -> int | None:
     """What is used in an hour, so far; None where that says nothing."""
     if window is None or window.part == "seconds" or window.rule.is_rolling:
         return None
-    first = window.state.starts_at if window.state.ends_at else window.state.first_used_at
+    is_endless = window.state.ends_at is None
+    first = window.state.first_used_at if is_endless else window.state.starts_at
     elapsed = bar.now - (first or bar.now)
-    if elapsed < HOUR / 4 or (window.state.ends_at and window.state.ends_at <= bar.now):
+    is_over = window.state.ends_at is not None and window.state.ends_at <= bar.now
+    if is_over or elapsed < (RATED_FROM if is_endless else HOUR / 4):
         return None
     return window.spent * 3600 // int(elapsed.total_seconds())
 
@@ -298,7 +304,7 @@ def _is_about(row: Decision, budget_id: int, group: dict[str, str]) -> bool:
 
 
 def _detail(row: Decision, budget_id: int) -> str:
-    return next(str(one.get("detail", "")) for one in row.reasons if one.get("budget") == budget_id)
+    return next(sentence_of(one) for one in row.reasons if one.get("budget") == budget_id)
 
 
 def _with_obstacles(

@@ -24,6 +24,7 @@ from dashboard.charts import CRITICAL, FIRST, Buckets, Column, Figure, stacked_b
 from dashboard.findings import shortened
 from dashboard.forms import form_page
 from dashboard.paging import number_of
+from metering.budgets.levels import REFUSING
 from metering.jobs.tasks import run_simulations
 from metering.models import Simulation, SimulationStatus
 from metering.simulation import Proposal, create_simulation
@@ -36,6 +37,7 @@ REPLACES: Final = "simulation"
 # By what the proposals of previews are known among simulations.
 ASKED: Final = {"preview": True}
 GROUPS_NAMED: Final = 3
+UNNAMED: Final = "New budget"
 UNFINISHED: Final = frozenset({SimulationStatus.WAITING, SimulationStatus.RUNNING})
 
 
@@ -54,8 +56,12 @@ def preview(request: PageRequest, budget_id: int | None = None) -> HttpResponseB
     if request.method != "POST":
         return page(request, budget_id)
     budget = budget_of(request, budget_id)
-    form = BudgetForm(request.tenant, budget, request.POST)
-    rows = level_forms((), request.POST)
+    data = request.POST.copy()
+    if not data.get("name", "").strip():
+        # What a budget would do does not depend on its name.
+        data["name"] = UNNAMED
+    form = BudgetForm(request.tenant, budget, data)
+    rows = level_forms((), data)
     if not is_right(form, rows):
         context = {"problems": _problems(form, rows)}
         return render(request, "dashboard/budgets/preview.html", context)
@@ -175,7 +181,12 @@ def _outcome(result: Mapping[str, Any]) -> Outcome:
         refused=int(result["refused"]["calls"]),
         days=sum(bool(day["refused"]) for day in result["days"]),
         saved_nanos=nanos_from_usd(result["saved_usd"]),
-        levels=[(int(one["percent"]), int(one["crossed"])) for one in result["levels"]],
+        # What is refused at a level does not get beyond it; the refused calls tell of that one.
+        levels=[
+            (int(one["percent"]), int(one["crossed"]))
+            for one in result["levels"]
+            if one["action"] not in REFUSING or int(one["crossed"])
+        ],
     )
 
 
@@ -187,10 +198,8 @@ def finding_of(outcome: Outcome, *, calls: int) -> str:
         return "Would have refused no calls in the last 30 days"
     call = "call" if outcome.refused == 1 else "calls"
     day = "day" if outcome.days == 1 else "days"
-    return (
-        f"Would have refused {outcome.refused:,} {call} on {outcome.days:,} {day}"
-        f" and saved {money(outcome.saved_nanos)}"
-    )
+    saved = f" and saved {money(outcome.saved_nanos)}" if outcome.saved_nanos else ""
+    return f"Would have refused {outcome.refused:,} {call} on {outcome.days:,} {day}{saved}"
 
 
 def _figure(result: Mapping[str, Any]) -> Figure | None:

@@ -26,7 +26,7 @@ from dashboard.budgets.listing import (
 from dashboard.budgets.visible import is_visible, teams_of
 from dashboard.curl_lines import curl_context
 from dashboard.frame import filter_bar_of, frame
-from dashboard.paging import number_of
+from dashboard.paging import number_of, numbered_page
 from metering.budgets.reading import read_budget_index
 from metering.core.dimensions import MATCHABLE
 from metering.models import UNFINISHED, BackgroundJob, Budget, JobKind
@@ -61,7 +61,12 @@ def page(request: PageRequest) -> HttpResponse:
         "opened": chosen.opened,
         "folded": chosen.query(opened=None, page=1),
         "windows": [(one, bar_of(one)) for one in windows],
-        "pager": _pager(chosen, opened.spread.windows if opened else 0),
+        "pages": numbered_page(
+            chosen.page,
+            opened.spread.windows if opened else 0,
+            per_page=WINDOWS_PER_PAGE,
+            address=lambda page: chosen.query(page=page),
+        ),
         "chosen": chosen,
         "needle_characters_max": NEEDLE_CHARACTERS_MAX,
         "kept": replace(chosen, needle="", opened=None, page=1),
@@ -88,18 +93,6 @@ def _read_filter(request: PageRequest) -> ListFilter:
         opened=number_of(request.GET.get("open", "")),
         page=min(max(number_of(request.GET.get("page", "")) or 1, 1), PAGE_MAX),
     )
-
-
-def _pager(chosen: ListFilter, total: int) -> dict[str, object]:
-    first = (chosen.page - 1) * WINDOWS_PER_PAGE
-    last = min(first + WINDOWS_PER_PAGE, total)
-    return {
-        "first": first + 1,
-        "last": last,
-        "total": total,
-        "newest": chosen.query(page=chosen.page - 1) if chosen.page > 1 else None,
-        "older": chosen.query(page=chosen.page + 1) if last < total else None,
-    }
 
 
 def _archived(request: PageRequest, teams: tuple[str, ...] | None) -> list[Budget]:

@@ -6,7 +6,7 @@ from typing import Any, Final
 from dashboard.amounts import listed
 from dashboard.findings import shortened
 from metering.budgets.levels import REFUSING
-from metering.budgets.rules import LevelRule
+from metering.budgets.rules import BudgetRule, LevelRule
 from metering.core.amounts import format_amount
 from metering.core.dimensions import REQUEST
 from metering.core.match import wanted_values
@@ -33,6 +33,11 @@ MODE_BADGES: Final = {
     Mode.WARN.value: "Warns",
     Mode.SHADOW.value: "Shadow",
 }
+
+
+def refuses(rule: BudgetRule) -> bool:
+    """Whether calls are refused once a window is exhausted."""
+    return rule.mode == Mode.ENFORCE and rule.refuses
 
 
 def values_words(values: Iterable[str]) -> str:
@@ -78,9 +83,14 @@ def period_words(budget: Budget) -> str:
     return f"within any {budget.period}" if budget.is_rolling else f"per {budget.period}"
 
 
+def contacts_words(names: Sequence[str]) -> str:
+    """Whom a level notifies: "team leads and finance"."""
+    return listed([CONTACT_WORDS.get(name, shortened(name)) for name in names])
+
+
 def level_words(level: LevelRule) -> str:
     """A level: "at 70% notify team leads", "at 100% block"."""
-    whom = listed([CONTACT_WORDS.get(name, shortened(name)) for name in level.notify])
+    whom = contacts_words(level.notify)
     action = ACTION_WORDS.get(level.action, level.action)
     if level.action == "none":
         return f"at {level.percent}% notify {whom or 'the channels'}"

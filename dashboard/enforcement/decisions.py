@@ -18,6 +18,7 @@ from dashboard.access import PageRequest, member_page
 from dashboard.budgets.visible import budgets_of_reasons, is_visible, teams_of, withheld
 from dashboard.curl_lines import curl_context
 from dashboard.enforcement.matches import pairs_of
+from dashboard.enforcement.reasons import amount_of, sentence_of
 from dashboard.filter_bar import Choice, FilterBar
 from dashboard.findings import decisions_headline
 from dashboard.frame import filter_bar_of, frame
@@ -341,7 +342,7 @@ def _weight(facts: Mapping[str, Any]) -> tuple[bool, int]:
 def _reason(facts: Mapping[str, Any], chosen: Filter, budgets: Mapping[int, Budget]) -> Reason:
     if words := withheld(facts, budgets, chosen.teams):
         return Reason(title="Another rule", group=[], detail=words, facts=[], budget_query="")
-    detail = str(facts.get("detail", ""))
+    detail = sentence_of(facts)
     if "halt" in facts and "kind" in facts:
         detail = f"{HALT_WORDS.get(facts['kind'], 'Halted')}: {detail}"
     elif "breaker" in facts:
@@ -363,7 +364,7 @@ def _fact(facts: Mapping[str, Any], key: str) -> Fact | None:
     """A fact in words; None where the reason does not have it."""
     words, value = FACT_WORDS[key], facts.get(key)
     if f"{key}_usd" in facts:
-        return Fact(words, f"${facts[f'{key}_usd']}")
+        return Fact(words, amount_of(facts, key))
     if value is None:
         return None
     if key in TIMES:

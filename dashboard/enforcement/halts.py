@@ -8,7 +8,6 @@ from typing import Any, Final
 from django import forms
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
-from django.db import connection
 from django.db.models import Q
 from django.http import Http404, HttpResponse, HttpResponseRedirect, QueryDict
 from django.shortcuts import render
@@ -26,21 +25,18 @@ from dashboard.enforcement.concerned import (
     count_halts,
     is_by,
     of_halts,
-    read_concerned,
     reason_words,
 )
 from dashboard.enforcement.matches import calls_of, pairs_of
+from dashboard.enforcement.open_breakers import read_open_breakers
 from dashboard.findings import halts_headline
 from dashboard.frame import filter_bar_of, frame
-from dashboard.paging import number_of
+from dashboard.paging import newest_before, number_of
 from metering.configuration.breakers import close_breaker
 from metering.core.dimensions import VALUE_CHARACTERS_MAX
 from metering.core.match import KNOWN_BEFORE_CALL, problems_by_dimension, wanted_values
-from metering.limits.breakers import BreakerRule
-from metering.limits.breakers.rules import cool_down
-from metering.limits.breakers.states import OpenGroup, match_of, open_groups
 from metering.limits.halts import halt, is_wide, lift_halt
-from metering.models import Breaker, BreakerClose, Halt, HaltKind, Reservation, ReservationState
+from metering.models import Breaker, Halt, HaltKind, Reservation, ReservationState
 from metering.reporting.question import VALUES_MAX, UsageQuestion
 from metering.reporting.usage import Measures, total_usage, usage
 from tenants.admin_site import actor_of
@@ -94,44 +90,6 @@ class HaltLine:
         return self.row.kind == HaltKind.LOCKOUT
 
 
-@dataclass(frozen=True)
-class OpenBreaker:
-    """A group for which a breaker is open, as the page shows it."""
-
-    breaker: Breaker
-    group: OpenGroup
-    # Whom the page is for.
-    teams: tuple[str, ...] | None = None
-
-    @property
-    def rule(self) -> BreakerRule:
-        return BreakerRule.of(self.breaker)
-
-    @property
-    def match(self) -> Mapping[str, Any]:
-        return match_of(self.rule.grouping, self.group.group_key)
-
-    @property
-    def pairs(self) -> list[tuple[str, list[str]]]:
-        return pairs_of(self.match)
-
-    @property
-    def calls(self) -> str:
-        return calls_of(self.match)
-
-    @property
-    def why(self) -> str:
-        """Why it opened, in words."""
-        return reason_words(self.match, self.group.why, self.teams, is_manual=False)
-
-    @property
-    def closes_from(self) -> datetime | None:
-        """From when it lets a probe through, or closes with the next one."""
-        if not self.rule.cools_down and self.breaker.close != BreakerClose.PROBE:
-            return None
-        return self.group.opened_at + cool_down(self.breaker.cool_down_seconds)
-
-
 class HaltForm(forms.Form):
     """Why something is halted."""
 
@@ -177,19 +135,19 @@ def page(request: PageRequest) -> HttpResponse:
     newest = list(halts.filter(lifted_at=None).order_by("-since", "-id")[:most])
     in_force = _lines(request, newest, breakers, teams)
     before = number_of(request.GET.get("before", ""))
-    past = halts.filter(lifted_at__isnull=False).order_by("-version")
-    read = list((past.filter(version__lt=before) if before else past)[: PAST_PER_PAGE + 1])
+    lifted = halts.filter(lifted_at__isnull=False)
+    past = newest_before(lifted, before, limit=PAST_PER_PAGE, by="version")
     context = frame(request, bar, page="halts")
     context |= {
         "headline": halts_headline(
-            len(in_force) if teams else count_halts(request.tenant.id, None, actor="")
+            count_halts(request.tenant.id, None, actor="") if teams is None else len(in_force)
         ),
         "in_force": in_force[:IN_FORCE_MAX],
         "in_force_max": IN_FORCE_MAX,
         "open_breakers": read_open_breakers(request.tenant.id, breakers, bar.now, teams),
-        "past": _lines(request, read[:PAST_PER_PAGE], breakers, teams),
-        "older": read[PAST_PER_PAGE - 1].version if len(read) > PAST_PER_PAGE else None,
-        "is_first_page": before is None,
+        "past": _lines(request, past.rows, breakers, teams),
+        "older": f"?before={past.older}#past-title" if past.older else None,
+        "newest": reverse("dashboard:halts") if before else None,
         "dimensions": KNOWN_BEFORE_CALL,
         "agents": _recent_agents(request.tenant.id, bar.now, teams) if may_halt(request) else [],
         "top_agents": _top_agents(
@@ -213,24 +171,6 @@ def _lines(
         HaltLine(row, breakers.get(row.breaker_id or 0), concerned, is_by(row, actor))
         for row in found
     ]
-
-
-def read_open_breakers(
-    tenant_id: int,
-    breakers: Mapping[int, Breaker],
-    now: datetime,
-    teams: tuple[str, ...] | None,
-) -> list[OpenBreaker]:
-    """The groups for which these breakers are open, of those that concern the teams."""
-    with connection.cursor() as cursor:
-        found = open_groups(cursor, tenant_id, breakers, now=now)
-    lines = [
-        OpenBreaker(breakers[breaker_id], group, teams)
-        for breaker_id, groups in found.items()
-        for group in groups
-    ]
-    concerned = read_concerned(tenant_id, teams, [line.match for line in lines], since=now)
-    return [line for line in lines if concerned.has(line.match)]
 
 
 @dataclass(frozen=True)

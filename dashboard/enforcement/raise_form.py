@@ -14,6 +14,7 @@ from django.urls import reverse
 
 from common.values import normal_value
 from dashboard.access import PageRequest, may_manage
+from dashboard.budgets.words import limits_words
 from dashboard.enforcement.raises import describe_approval
 from dashboard.forms import CONFIRMED, form_page, form_token, moment_field, save_once, sent_data
 from dashboard.frame import filter_bar_of, frame
@@ -34,7 +35,7 @@ from metering.reporting.budget_windows import group_of
 from tenants.admin_site import actor_of
 
 REASON_CHARACTERS_MAX: Final = 1000
-LABELS: Final = {"cost_nanos": "Cost, USD", "tool_calls": "Tool calls"}
+LABELS: Final = {"cost_nanos": "Cost to add, USD", "tool_calls": "Tool calls to add"}
 
 
 class LimitIncreaseForm(forms.Form):
@@ -51,7 +52,7 @@ class LimitIncreaseForm(forms.Form):
         self.budget = budget
         parts = [part for part in Added._fields if getattr(budget, f"limit_{part}") is not None]
         for part in parts:
-            label = LABELS.get(part, part.capitalize())
+            label = LABELS.get(part, f"{part.capitalize()} to add")
             kind = UsdField if part == "cost_nanos" else count_field
             self.fields[part] = kind(label=label, required=False, widget=forms.TextInput())
         if budget.per and REQUEST not in budget.per:
@@ -94,10 +95,9 @@ def page(request: PageRequest) -> HttpResponse:
     budget = budgets.filter(id=number_of(request.GET["budget"]) or 0).first()
     if budget is None:
         raise Http404
-    form = LimitIncreaseForm(
-        budget, sent_data(request), group=group_of(budget.per, _group_key(request))
-    )
-    warnings = _warnings(budget, form.cleaned_data["ask"].add) if form.is_valid() else []
+    group = group_of(budget.per, _group_key(request))
+    form = LimitIncreaseForm(budget, sent_data(request), group=group)
+    warnings = _warnings(form) if form.is_valid() else []
     # What was confirmed counts for the same amounts alone.
     if request.POST.get(CONFIRMED, "") == " ".join(warnings):
         approved = save_once(request, form, lambda: _raise(request, form))
@@ -105,6 +105,10 @@ def page(request: PageRequest) -> HttpResponse:
             messages.success(request, describe_approval(approved))
             return HttpResponseRedirect(reverse("dashboard:requests"))
     context = frame(request, filter_bar_of(request), page="requests") | {
+        "headline": f"Raise the limit of “{budget.name}”",
+        "sub": f"The limit is {limits_words(budget)} now, without increases.",
+        "crumb": reverse("dashboard:budget", args=[budget.id]),
+        "crumb_words": budget.name,
         "budget": budget,
         "form": form,
         "warnings": warnings,
@@ -114,13 +118,12 @@ def page(request: PageRequest) -> HttpResponse:
     return render(request, "dashboard/enforcement/add_raise.html", context)
 
 
-def _warnings(budget: Budget, add: Added) -> list[str]:
-    """What may be a digit too many."""
-    limits = {part: getattr(budget, f"limit_{part}") for part in Added._fields}
-    rises = [
-        describe_unusual_rise(part, limits[part], (limits[part] or 0) + amount)
-        for part, amount in add._asdict().items()
-    ]
+def _warnings(form: LimitIncreaseForm) -> list[str]:
+    """What is unusual about the limits that a sound form leads to."""
+    rises = []
+    for part, amount in form.cleaned_data["ask"].add._asdict().items():
+        limit = getattr(form.budget, f"limit_{part}")
+        rises.append(describe_unusual_rise(part, limit, (limit or 0) + amount))
     return [warning for warning in rises if warning]
 
 

@@ -10,6 +10,7 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.http import Http404, HttpResponse
 from django.shortcuts import render
+from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
@@ -22,7 +23,7 @@ from dashboard.buttons import button_of
 from dashboard.enforcement.concerned import told_of
 from dashboard.findings import requests_headline, shortened
 from dashboard.frame import filter_bar_of, frame
-from dashboard.paging import number_of
+from dashboard.paging import newest_before, number_of
 from metering.budgets.reading import read_budget_index
 from metering.core.amounts import format_amount
 from metering.core.dimensions import REQUEST
@@ -109,6 +110,11 @@ class LimitIncreaseLine:
         return [one for one in self.obstacles if one.code == "locked_out"]
 
     @property
+    def is_stopped(self) -> bool:
+        """Whether all of its calls stay stopped unless something else is lifted, too."""
+        return bool(self.others) or any(one.is_for_all for one in self.lockouts)
+
+    @property
     def others(self) -> list[Obstacle]:
         """What else would keep all of its calls stopped, besides its own budget."""
         return [
@@ -147,17 +153,17 @@ def page(request: PageRequest) -> HttpResponse:
     in_force = raises.filter(~is_over, status=LimitIncreaseStatus.APPROVED).order_by(
         "ends_at", "id"
     )
-    past = raises.filter(is_over | Q(status=LimitIncreaseStatus.REFUSED)).order_by("-id")
     before = number_of(request.GET.get("before", ""))
-    older = list((past.filter(id__lt=before) if before else past)[: PAST_PER_PAGE + 1])
+    decided = raises.filter(is_over | Q(status=LimitIncreaseStatus.REFUSED))
+    past = newest_before(decided, before, limit=PAST_PER_PAGE)
     context = frame(request, bar, page="requests")
     context |= {
         "headline": requests_headline(waiting.count()),
         "waiting": _with_windows(request.tenant.id, waiting[:SHOWN_MAX], bar.now, teams),
         "in_force": _with_obstacles(request.tenant.id, in_force[:SHOWN_MAX], bar.now, teams),
-        "past": [LimitIncreaseLine(row, bar.now) for row in older[:PAST_PER_PAGE]],
-        "older": older[PAST_PER_PAGE - 1].id if len(older) > PAST_PER_PAGE else None,
-        "is_first_page": before is None,
+        "past": [LimitIncreaseLine(row, bar.now) for row in past.rows],
+        "older": f"?before={past.older}#past-title" if past.older else None,
+        "newest": reverse("dashboard:requests") if before else None,
         "shown_max": SHOWN_MAX,
         "note_characters_max": NOTE_CHARACTERS_MAX,
         "budgets": budgets.filter(archived_at=None).order_by("name"),

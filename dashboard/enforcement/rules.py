@@ -15,7 +15,7 @@ from dashboard.budgets.history import group_words
 from dashboard.budgets.visible import is_visible, teams_of
 from dashboard.budgets.words import match_words
 from dashboard.enforcement.concerned import read_concerned
-from dashboard.enforcement.halts import OpenBreaker, read_open_breakers
+from dashboard.enforcement.open_breakers import OpenBreaker, read_open_breakers
 from dashboard.frame import filter_bar_of, frame
 from metering.limits.rate_limits import RateRule
 from metering.models import Breaker, BreakerClose, Mode, RateLimit
@@ -150,5 +150,5 @@ def headline_of(*, breakers: int, opened: int, limits: int) -> str:
         verb = "group is" if opened == 1 else "groups are"
         return f"{opened:,} {verb} stopped or slowed by an open breaker"
     if breakers:
-        return f"No breaker is open, of {breakers:,}"
+        return f"{breakers:,} breaker{'' if breakers == 1 else 's'}, none open"
     return f"{limits:,} rate limit{'' if limits == 1 else 's'}" if limits else "No breakers yet"

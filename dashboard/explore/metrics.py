@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from dashboard.amounts import exact_count
 from dashboard.charts import COUNT, MONEY, SHARE, Unit
 from dashboard.filter_bar import COST
-from metering.reporting.metrics import NOT_ADDITIVE, Figures
+from metering.reporting.metrics import NOT_ADDITIVE, RATIOS, Figures
 
 Value = int | Decimal | None
 
@@ -34,6 +34,11 @@ class Metric(NamedTuple):
     def is_measure(self) -> bool:
         """Whether it is one of the sums that every answer has."""
         return not self.asked
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether it is made neither of sums nor of ratios of them."""
+        return bool(set(self.asked) - RATIOS.keys())
 
     @property
     def has_money(self) -> bool:

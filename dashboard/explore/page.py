@@ -12,7 +12,8 @@ from django.views.decorators.http import require_safe
 from dashboard.access import PageRequest, cached_page
 from dashboard.annotations import read_chart_notes
 from dashboard.chart_notes import with_annotations, words_alone
-from dashboard.charts import Figure
+from dashboard.charts import Figure, bucket_words
+from dashboard.counted_later import is_counted_later
 from dashboard.curl_lines import service_url
 from dashboard.explore import chart
 from dashboard.explore.exploration import (
@@ -29,6 +30,7 @@ from dashboard.explore.ranking import PER_PAGE, Ranking, found, page_of, read_ra
 from dashboard.filter_bar import COST, GROUPS, INTERVALS, Choice
 from dashboard.findings import coverage_words, value_words
 from dashboard.frame import filter_bar_of, frame
+from dashboard.paging import numbered_page
 from dashboard.reports.saved_views import (
     may_save,
     pinned_of,
@@ -36,7 +38,6 @@ from dashboard.reports.saved_views import (
     reader_choices,
 )
 from dashboard.spend import has_usage, local
-from dashboard.tables import bucket_words
 from metering.reporting.bounded import in_time
 from metering.reporting.question import InvalidQuestion
 
@@ -62,23 +63,42 @@ def page(request: PageRequest) -> HttpResponse:
         "metric": view.metric,
         **_builder(view),
         **_saved(request, view),
-        "overview_address": bar.query(path=reverse("dashboard:overview")),
         "curl": curl_line(view, service_url(request)),
         "has_usage": has_usage(request.tenant.id),
     }
+    if view.metric.is_counted and is_counted_later(view.tenant_id, bar):
+        context["headline"] = f"{view.metric.words} by {view.group_by[0]}"
+        context["later"] = view.link(path=reverse("dashboard:explore_ranking"))
+    else:
+        context |= _figures(view)
+    return render(request, "dashboard/explore/page.html", context)
+
+
+@require_safe
+@cached_page
+def ranking(request: PageRequest) -> HttpResponse:
+    """The figures of a page that was shown without them: a fragment that is read after it."""
+    view = exploration_of(request)
+    context = {"view": view, "metric": view.metric, "bar": view.bar, **_figures(view)}
+    return render(request, "dashboard/explore/later.html", context)
+
+
+def _figures(view: Exploration) -> dict[str, Any]:
+    """The table and the finding; or why they cannot be shown."""
     try:
         with in_time(what=WHAT):
-            context |= _table(view, read_ranking(view))
+            return _table(view, read_ranking(view))
     except InvalidQuestion as refusal:
-        context |= {"headline": "This cannot be shown together", "refusal": refusal.detail}
-        context["spend_address"] = replace(bar, metric=COST).query()
-    return render(request, "dashboard/explore/page.html", context)
+        return {
+            "headline": "This cannot be shown together",
+            "refusal": refusal.detail,
+            "spend_address": replace(view.bar, metric=COST).query(),
+        }
 
 
 def _table(view: Exploration, ranking: Ranking) -> dict[str, Any]:
     lines = page_of(view, ranking)
     matching = found(view, ranking)
-    first = (view.page - 1) * PER_PAGE + 1
     further = {SEARCH: view.search}
     return {
         "headline": headline(view, ranking, lines),
@@ -88,15 +108,13 @@ def _table(view: Exploration, ranking: Ranking) -> dict[str, Any]:
         "coverage_words": coverage_words(ranking.report.coverage) if ranking.report else "",
         "number": len(ranking.ranked),
         "matching": len(matching),
-        "first": first,
-        "last": min(first + PER_PAGE - 1, len(matching)),
+        "pages": numbered_page(
+            view.page,
+            len(matching),
+            per_page=PER_PAGE,
+            address=lambda page: view.link(**further, **{PAGE: str(page) if page > 1 else ""}),
+        ),
         "is_searched": len(ranking.ranked) >= SEARCHED_FROM or bool(view.search),
-        "newer": view.link(**further, **{PAGE: str(view.page - 1) if view.page > 2 else ""})
-        if view.page > 1
-        else None,
-        "older": view.link(**further, **{PAGE: str(view.page + 1)})
-        if len(matching) > first + PER_PAGE - 1
-        else None,
     }
 
 

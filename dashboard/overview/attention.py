@@ -10,6 +10,7 @@ from django.db.models import Case, IntegerField, Value, When
 from alerts.incident_lists import needing_attention, visible_to
 from alerts.models import Incident
 from dashboard.budgets.bars import Bar, bar_of
+from dashboard.budgets.words import refuses
 from dashboard.filter_bar import FilterBar
 from dashboard.incidents.filters import SEVERITIES
 from dashboard.incidents.lines import IncidentLine, lines_of
@@ -61,7 +62,7 @@ def read_attention(tenant_id: int, bar: FilterBar, book: BudgetIndex) -> Attenti
     return Attention(
         lines=lines_of(worst[:INCIDENTS_SHOWN]),
         incidents=rows.count(),
-        windows=[(one, bar_of(one), refuses(one)) for one in ranked],
+        windows=[(one, bar_of(one), refuses(one.rule)) for one in ranked],
         watch=watch,
     )
 
@@ -76,14 +77,9 @@ def consequence(one: WatchedWindow) -> tuple[bool, bool, bool, datetime, int, st
     return (
         one.rule.mode == Mode.SHADOW,
         runs_out_at == _NEVER,
-        not refuses(one),
+        not refuses(one.rule),
         runs_out_at,
         -int(one.percent * 1000),
         one.rule.name,
         one.state.id,
     )
-
-
-def refuses(one: WatchedWindow) -> bool:
-    """Whether calls are refused once the window is exhausted."""
-    return one.rule.mode == Mode.ENFORCE and one.rule.refuses

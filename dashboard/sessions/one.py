@@ -19,8 +19,10 @@ from common.values import normal_value
 from dashboard.access import PageRequest, cached_page, may_halt
 from dashboard.budgets.visible import budgets_of_reasons, is_visible, withheld
 from dashboard.enforcement.decisions import DECISION_WORDS
+from dashboard.enforcement.reasons import sentence_of
 from dashboard.filter_bar import FilterBar
 from dashboard.frame import filter_bar_of, frame
+from dashboard.paging import number_of, numbered_page
 from dashboard.sessions.columns import Chart, chart_of, histogram_of, jumps_of
 from dashboard.sessions.findings import Loop, Usual, headline, times_usual
 from dashboard.sessions.repeats import Repeats, repeats_of
@@ -106,18 +108,20 @@ def page(request: PageRequest, session: str) -> HttpResponse:
         times=facts.repeats.times,
         subtree_nanos=_subtrees(facts.steps),
     )
-    part = _part(request, len(lines))
+    pages = numbered_page(
+        _page_number(request, len(lines)),
+        len(lines),
+        per_page=LINES_MAX,
+        address=lambda number: _page_query(bar, number),
+    )
     context = (
         frame(request, bar, page="sessions")
         | _figures(facts, lines)
         | {
             "session": session,
             "is_limited": bar.teams is not None,
-            "lines": lines[part * LINES_MAX : (part + 1) * LINES_MAX],
-            "first": part * LINES_MAX + 1,
-            "last": min((part + 1) * LINES_MAX, len(lines)),
-            "older": _part_query(bar, part + 1) if (part + 1) * LINES_MAX < len(lines) else None,
-            "newest": _part_query(bar, 0) if part else None,
+            "lines": lines[pages.rows],
+            "pages": pages,
             "decisions": _decisions(request.tenant.id, session, bar.teams),
             "balances": _balances(request.tenant.id, facts.steps, bar.teams),
             "incident": facts.incident,
@@ -247,15 +251,14 @@ def _shared(steps: Sequence[Step]) -> list[tuple[str, list[str]]]:
     ]
 
 
-def _part(request: PageRequest, lines: int) -> int:
+def _page_number(request: PageRequest, lines: int) -> int:
     """Which two hundred calls are shown: those with the call that the address names."""
-    text = request.GET.get("call", "1")
-    number = int(text) if text.isascii() and text.isdecimal() and len(text) < 9 else 1
-    return (min(max(number, 1), lines) - 1) // LINES_MAX
+    number = number_of(request.GET.get("call", "")) or 1
+    return (min(number, lines) - 1) // LINES_MAX + 1
 
 
-def _part_query(bar: FilterBar, part: int) -> str:
-    return bar.with_further({"call": str(part * LINES_MAX + 1)}).query()
+def _page_query(bar: FilterBar, number: int) -> str:
+    return bar.with_further({"call": str((number - 1) * LINES_MAX + 1)}).query()
 
 
 def _decisions(tenant_id: int, session: str, teams: tuple[str, ...] | None) -> list[DecisionLine]:
@@ -265,10 +268,7 @@ def _decisions(tenant_id: int, session: str, teams: tuple[str, ...] | None) -> l
     return [
         DecisionLine(
             row,
-            [
-                withheld(reason, budgets, teams) or str(reason.get("detail", ""))
-                for reason in row.reasons
-            ],
+            [withheld(reason, budgets, teams) or sentence_of(reason) for reason in row.reasons],
         )
         for row in rows
     ]

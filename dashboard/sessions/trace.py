@@ -14,6 +14,7 @@ from dashboard.access import PageRequest, cached_page
 from dashboard.amounts import money, percent
 from dashboard.findings import shortened
 from dashboard.frame import filter_bar_of, frame
+from dashboard.paging import number_of, numbered_page
 from dashboard.sessions.findings import SHARE_PERCENT_MIN
 from dashboard.sessions.repeats import repeats_of
 from dashboard.sessions.waterfall import Line, lines_of
@@ -53,8 +54,12 @@ def page(request: PageRequest, trace: str) -> HttpResponse:
         raise Http404 from error
     steps = found[:EVENTS_MAX]
     order = _preorder(build_tree(steps))
-    part = _part(request, len(order))
-    shown = order[part * NODES_MAX : (part + 1) * NODES_MAX]
+    pages = numbered_page(
+        _page_number(request, len(order)),
+        len(order),
+        per_page=NODES_MAX,
+        address=lambda number: bar.with_further({"part": str(number)}).query(),
+    )
     sessions = sorted({step.session for step in steps if step.session})
     total_nanos = sum(map(cost_of, steps))
     context = frame(request, bar, page="sessions") | {
@@ -62,17 +67,12 @@ def page(request: PageRequest, trace: str) -> HttpResponse:
         "trace": trace,
         "total_nanos": total_nanos,
         "calls": len(steps),
-        "roots": _nodes(steps, order, shown),
+        "roots": _nodes(steps, order, order[pages.rows]),
         "span": lines_of(steps, times={}, subtree_nanos={})[0].span,
         "sessions": sessions,
         "is_truncated": len(found) > EVENTS_MAX,
         "is_limited": bar.teams is not None,
-        "first": part * NODES_MAX + 1,
-        "last": min((part + 1) * NODES_MAX, len(order)),
-        "older": bar.with_further({"part": str(part + 1)}).query()
-        if (part + 1) * NODES_MAX < len(order)
-        else None,
-        "newest": bar.query() if part else None,
+        "pages": pages,
     }
     return render(request, "dashboard/sessions/trace.html", context)
 
@@ -136,7 +136,6 @@ def _headline(order: Sequence[CallNode[Step]], total_nanos: int) -> str:
     return f"{words}; {name} and the calls below it made {share}"
 
 
-def _part(request: PageRequest, nodes: int) -> int:
-    text = request.GET.get("part", "0")
-    number = int(text) if text.isascii() and text.isdecimal() and len(text) < 9 else 0
-    return min(number, (nodes - 1) // NODES_MAX)
+def _page_number(request: PageRequest, nodes: int) -> int:
+    number = number_of(request.GET.get("part", "")) or 1
+    return min(number, -(-nodes // NODES_MAX))

@@ -14,8 +14,16 @@ from metering.reporting.session_steps import Step
 PERCENT: Final = Decimal(100)
 # What is shorter could not be seen.
 WIDTH_MIN: Final = Decimal("0.5")
-# From here on there is no room for an amount behind a bar.
+# From here on there is no room for an amount behind a bar, or for a time on the axis.
 LABEL_UNTIL: Final = Decimal(85)
+# The steps of an axis of time, in milliseconds, up to a day; what is longer is counted in days.
+STEPS: Final = (
+    *(step * 10**power for power in range(4) for step in (1, 2, 5)),
+    *(seconds * 1000 for seconds in (10, 15, 30)),
+    *(minutes * 60_000 for minutes in (1, 2, 5, 10, 15, 30)),
+    *(hours * 3_600_000 for hours in (1, 2, 3, 6, 12, 24)),
+)
+TICKS_MAX: Final = 4
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,17 @@ class Span:
     @property
     def length(self) -> timedelta:
         return self.ends_at - self.starts_at
+
+    @property
+    def ticks(self) -> list[timedelta]:
+        """The times that the axis names: round, few, and none so close to the end that its words
+        would leave the axis.
+        """
+        length = self.length // timedelta(milliseconds=1)
+        days = -(-length // (TICKS_MAX * STEPS[-1])) * STEPS[-1]
+        step = next((one for one in STEPS if length <= one * TICKS_MAX), days)
+        passed = (timedelta(milliseconds=step * at) for at in range(TICKS_MAX))
+        return [one for one in passed if self.place(self.starts_at + one) <= LABEL_UNTIL]
 
     def place(self, at: datetime) -> Decimal:
         """Where an instant is, in percent of the width."""

@@ -17,7 +17,7 @@ from dashboard.frame import filter_bar_of, frame
 from tenants.roles import Role
 from tenants.sign_in import end_other_sessions, set_own_timezone
 
-BROWSERS: Final = "The browser's"
+BROWSERS: Final = "Same as the browser"
 
 
 def is_member(request: PageRequest) -> bool:
@@ -29,9 +29,9 @@ class AccountForm(forms.Form):
     """How pages show times to the person."""
 
     timezone = forms.ChoiceField(
-        label="Time zone of times",
+        label="Time zone",
         required=False,
-        help_text="Days, weeks and months begin in the workspace's zone.",
+        help_text="For times of day. Days, weeks and months begin in the workspace's zone.",
     )
 
     def __init__(self, request: PageRequest) -> None:

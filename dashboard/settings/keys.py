@@ -76,12 +76,10 @@ class KeyForm(forms.Form):
         widget=forms.CheckboxSelectMultiple(),
         error_messages={"required": "Choose at least one scope."},
     )
-    expires_at = moment_field("Expires", required=False)
+    expires_at = moment_field("Expires", required=False, help_text="Leave empty to never expire.")
 
     def __init__(self, request: PageRequest) -> None:
         super().__init__(sent_data(request), initial={"scopes": [Scope.INGEST.value]})
-        zone = request.tenant.timezone
-        self.fields["expires_at"].help_text = f"Time in {zone}. Leave empty to never expire."
 
     def clean(self) -> dict[str, Any]:
         data: dict[str, Any] = super().clean() or self.cleaned_data

@@ -32,6 +32,9 @@ from tenants.roles import ROLES_THAT_GRANT, SCOPES_BY_ROLE, Role, Scope
 
 MEMBERS_MAX: Final = 500
 INVITATIONS_MAX: Final = 500
+# With this many members or more, the page has a field to search them.
+SEARCHED_FROM: Final = 21
+NEEDLE_CHARACTERS_MAX: Final = 200
 TEAMS_MAX: Final = 500
 LINK_ADVICE: Final = (
     "Send it only to this person, over a secure channel: the first person to open it can accept. "
@@ -163,11 +166,17 @@ def page(request: PageRequest) -> HttpResponse:
         if new is not None:
             return _answer(request, new)
     now = timezone.now()
-    members = _member_lines(request)
+    number = Membership.objects.filter(tenant=request.tenant).count()
+    needle = request.GET.get("q", "").replace("\0", "").strip()[:NEEDLE_CHARACTERS_MAX]
+    members = _member_lines(request, needle)
     invitations = _invitation_lines(request.tenant.id, now)
     pending = sum(not line.has_expired for line in invitations)
     context = frame(request, filter_bar_of(request), page="members") | {
-        "headline": headline_of(len(members), pending),
+        "headline": headline_of(number, pending),
+        "needle": needle,
+        "is_searched": number >= SEARCHED_FROM or bool(needle),
+        "needle_characters_max": NEEDLE_CHARACTERS_MAX,
+        "members_max": MEMBERS_MAX,
         "sub": f"Workspace {request.tenant.name} · you are signed in as {request.role.value}",
         "members": members,
         "invitations": invitations,
@@ -295,8 +304,9 @@ def _answer(request: PageRequest, new: NewInvitation) -> HttpResponse:
     return shown_once(request, context, secret=link, words=LINK_ADVICE, back="members")
 
 
-def _member_lines(request: PageRequest) -> list[MemberLine]:
-    rows = Membership.objects.filter(tenant=request.tenant).select_related("user")
+def _member_lines(request: PageRequest, needle: str) -> list[MemberLine]:
+    """The members whose address holds the text, by address."""
+    rows = Membership.objects.filter(tenant=request.tenant, user__email__icontains=needle)
     teams: dict[int, list[TeamMember]] = {}
     for one in TeamMember.objects.filter(tenant=request.tenant).select_related("team"):
         teams.setdefault(one.user_id, []).append(one)
@@ -306,7 +316,7 @@ def _member_lines(request: PageRequest) -> list[MemberLine]:
             sorted(teams.get(row.user_id, []), key=lambda one: one.team.name),
             row.user_id == request.user.pk,
         )
-        for row in rows.order_by("user__email")[:MEMBERS_MAX]
+        for row in rows.select_related("user").order_by("user__email")[:MEMBERS_MAX]
     ]
 
 

@@ -1,5 +1,7 @@
 """Sources: which emitters send, what arrives, what is lost, and what to set."""
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -11,7 +13,7 @@ from django.views.decorators.http import require_safe
 
 from dashboard.access import PageRequest, member_page
 from dashboard.curl_lines import curl_context
-from dashboard.findings import sources_headline
+from dashboard.findings import loss_words, sources_headline
 from dashboard.frame import filter_bar_of, frame
 from metering.models import Route, SourceOutcome
 from metering.reporting.source_counts import SourceQuestion, SourceReason, SourceRow, read_sources
@@ -42,6 +44,11 @@ SEVERITIES: Final = {
     SourceOutcome.PASSED_OVER: "warning",
 }
 RANKS: Final = list(SEVERITIES)
+REPEATED: Final = (SourceOutcome.MERGED, SourceOutcome.DUPLICATE)
+# Reasons that end with a price.
+PRICE_CODES: Final = frozenset({"no_price", "no_rate"})
+# "OTEL_EXPORTER_X=delta", "stream_options.include_usage=true".
+SETTING: Final = re.compile(r"[A-Za-z_.]{8,}=[A-Za-z0-9_./-]*[A-Za-z0-9]")
 OUTCOME_WORDS: Final = {
     SourceOutcome.REJECTED: "rejected",
     SourceOutcome.UNPRICED: "without a cost",
@@ -70,6 +77,21 @@ class Problem:
         return OUTCOME_WORDS[self.reason.outcome]
 
     @property
+    def headline(self) -> str:
+        """What is lost of which source: "1,204 reports of “codex” were rejected"."""
+        return loss_words(self.line.named, self.reason.outcome, self.reason.count)
+
+    @property
+    def setting(self) -> str:
+        """The setting that ends it, to copy; empty where it takes more than one."""
+        found = SETTING.search(self.reason.what_to_set)
+        return found[0] if found else ""
+
+    @property
+    def needs_price(self) -> bool:
+        return self.reason.outcome is SourceOutcome.UNPRICED and self.reason.code in PRICE_CODES
+
+    @property
     def events_address(self) -> str | None:
         """Where the API lists the calls in question; None where they are not stored."""
         names = {SourceOutcome.CONFLICT: "conflicts", SourceOutcome.UNPRICED: "unpriced"}
@@ -94,9 +116,26 @@ class SourceLine:
         return ROUTE_WORDS.get(self.row.route, self.row.route.label)
 
     @property
+    def named(self) -> str:
+        """The source within a sentence."""
+        return f"{self.name[:1].lower()}{self.name[1:]}" if self.is_unnamed else f"“{self.name}”"
+
+    @property
+    def is_unnamed(self) -> bool:
+        return self.row.source in NAMES
+
+    @property
     def counts(self) -> dict[str, int]:
-        """The counts by name."""
-        return {outcome.label: self.row.count(outcome) for outcome in SourceOutcome}
+        """The counts by name; `repeated` are the reports of calls that were known."""
+        counts = {outcome.label: self.row.count(outcome) for outcome in SourceOutcome}
+        repeated = sum(self.row.count(outcome) for outcome in REPEATED)
+        return counts | {"repeated": repeated}
+
+    @property
+    def severity(self) -> str:
+        """That of the worst problem."""
+        problems = self.problems
+        return problems[0].severity if problems else "ok"
 
     @property
     def problems(self) -> list[Problem]:
@@ -143,10 +182,7 @@ def page(request: PageRequest) -> HttpResponse:
         "lines": lines,
         "problems": problems[:PROBLEMS_MAX],
         "problem_count": len(problems),
-        "totals": {
-            outcome.label: sum(line.row.count(outcome) for line in lines)
-            for outcome in SourceOutcome
-        },
+        "totals": sum((Counter(line.counts) for line in lines), Counter()),
         "is_cut": found.next_cursor is not None,
         "sources_max": SOURCES_MAX,
         **curl_context(request, Scope.INGEST),
@@ -159,9 +195,7 @@ def headline_of(lines: Sequence[SourceLine], problems: Sequence[Problem]) -> str
     worst = None
     if problems:
         first = problems[0]
-        name = first.line.name
-        words = name[:1].lower() + name[1:] if first.line.row.source in NAMES else f"“{name}”"
-        worst = (words, first.reason.outcome, first.reason.count)
+        worst = (first.line.named, first.reason.outcome, first.reason.count)
     return sources_headline(
         sources=len({line.row.source for line in lines}),
         losing=len({problem.line.row.source for problem in problems}),

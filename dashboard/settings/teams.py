@@ -116,6 +116,7 @@ def team(request: PageRequest, team_id: int) -> HttpResponse:
         return HttpResponseRedirect(reverse("dashboard:teams"))
     context = frame(request, filter_bar_of(request), page="teams") | {
         "headline": found.name,
+        "sub": "Events, budgets and filters carry the name, so it can't be changed.",
         "crumb": reverse("dashboard:teams"),
         "crumb_words": "Teams",
         "form": form,

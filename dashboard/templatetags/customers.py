@@ -1,13 +1,17 @@
 """Template tags of pages about customers: amounts of a customer's currency."""
 
+from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
+from zoneinfo import ZoneInfo
 
 from babel.numbers import format_currency
 from django import template
+from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from billing.currencies import LOCALE, amount_of, digits_of, money_of
+from billing.statement_files import day_range
 from common.money import MINUS, NANOS_PER_USD, usd_from_nanos
 
 register = template.Library()
@@ -38,6 +42,18 @@ def minor(amount: int, currency: str) -> SafeString:
         currency,
         money_of(amount, currency),
     )
+
+
+@register.simple_tag(name="day_range")
+def days_between(starts_at: datetime, ends_at: datetime, zone: str) -> str:
+    """The days of a period in its own time zone, as a statement prints them."""
+    return day_range(starts_at, ends_at, ZoneInfo(zone))
+
+
+@register.filter
+def calls_url(events_url: str) -> str:
+    """The page of the calls that an address of the API lists."""
+    return events_url.replace("/v1/events", reverse("dashboard:calls"), 1)
 
 
 @register.filter

@@ -1,6 +1,8 @@
 """Template tags of the pages of sessions, traces and calls."""
 
 from datetime import timedelta
+from decimal import Decimal
+from typing import Final
 
 from django import template
 
@@ -8,6 +10,8 @@ from dashboard import amounts
 from dashboard.sessions.waterfall import Span
 
 register = template.Library()
+
+MILLISECOND: Final = timedelta(milliseconds=1)
 
 
 @register.simple_tag
@@ -18,7 +22,9 @@ def plain_money(nanos: int) -> str:
 
 @register.simple_tag
 def duration(milliseconds: int) -> str:
-    """How long something took: 812 ms, 4.1 s, 2 min 5 s, 3 h 20 min."""
+    """How long something took: 812 ms, 4.1 s, 2 min 5 s, 3 h 20 min, 2 d 4 h."""
+    if not milliseconds:
+        return "0 s"
     if milliseconds < 1000:
         return f"{milliseconds} ms"
     seconds, rest = divmod(milliseconds, 1000)
@@ -28,13 +34,16 @@ def duration(milliseconds: int) -> str:
     if minutes < 60:
         return f"{minutes} min {seconds} s" if seconds else f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
-    return f"{hours:,} h {minutes} min" if minutes else f"{hours:,} h"
+    if hours < 48:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    days, hours = divmod(hours, 24)
+    return f"{days:,} d {hours} h" if hours else f"{days:,} d"
 
 
 @register.simple_tag
-def axis_of(span: Span) -> list[tuple[int, str]]:
-    """Places along a waterfall and the time that had passed there."""
+def axis_of(span: Span) -> list[tuple[Decimal, str]]:
+    """Places along a waterfall in percent, and the time that had passed there in round words."""
     return [
-        (place, duration(span.length * place // 100 // timedelta(milliseconds=1)))
-        for place in (0, 25, 50, 75)
+        (span.place(span.starts_at + passed), duration(passed // MILLISECOND).replace(".0 s", " s"))
+        for passed in span.ticks
     ]

@@ -196,7 +196,8 @@ class BudgetAdmin(LimitAdmin):
         return rows.prefetch_related("levels")
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return self.may_write(request) and (obj is None or obj.archived_at is None)
+        is_changeable = obj is None or (obj.archived_at is None and not obj.managed_by)
+        return self.may_write(request) and is_changeable
 
     def get_inlines(self, request: HttpRequest, obj: Any) -> Any:
         """Who only looks reads the levels as words."""

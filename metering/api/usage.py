@@ -176,7 +176,8 @@ class UsageView(ApiView):
                 "percentiles",
                 bool,
                 description="Latency, time to first token and cost of requests, within 5%: for the"
-                " whole and for agent, feature or model alone, by UTC days.",
+                " whole and for team, customer, agent, feature, model or provider alone, by UTC"
+                " days.",
             ),
             OpenApiParameter(
                 "metrics",

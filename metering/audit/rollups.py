@@ -4,14 +4,15 @@ PostgreSQL adds up again what Python added up on the way in, a day and a stateme
 days whose events are sealed, and may be gone, every set must add up to the same.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from django.conf import settings
 from django.utils import timezone
 
 from common.queries import fetch_row, fetch_rows
+from metering.audit.combinations import wrong_combinations
 from metering.models import BATCH_ID_STRIDE, MEASURES, Operation
 from metering.reporting.usage_branches import EVENT_MEASURE_LIST
 from metering.rollups.bins import MEASURE_COLUMNS
@@ -164,6 +165,7 @@ _DAYS: Final = f"""
         SELECT at FROM leaps WHERE at IS NOT NULL
         UNION SELECT starts_at FROM usage_rollup WHERE tenant_id = %(tenant_id)s
         UNION SELECT starts_at FROM usage_histogram WHERE tenant_id = %(tenant_id)s
+        UNION SELECT starts_at FROM usage_combination WHERE tenant_id = %(tenant_id)s
     ) known ORDER BY 1
 """
 
@@ -244,6 +246,14 @@ def rollup_drifts(tenant_id: int, sealed_until: datetime) -> Iterator[Drift]:
         for number, at, measure, expected, stored in rows:
             name = f"calls with {MEASURE_COLUMNS[measure]}"
             yield Drift(_subject(number, at, ("", "")), name, expected, stored)
+        yield from _combination_drifts(parameters) if starts_at >= sealed_until else ()
+
+
+def _combination_drifts(parameters: Mapping[str, Any]) -> Iterator[Drift]:
+    day = parameters["starts_at"]
+    for values, expected, stored in wrong_combinations(parameters):
+        subject = f"combination {values!r} of {day:%Y-%m-%d} UTC, against its events"
+        yield Drift(subject, "calls or their times", expected, stored)
 
 
 def _subject(number: int, starts_at: datetime, values: Sequence[str]) -> str:

@@ -264,7 +264,16 @@ def _remove_batches(*, tenant_id: int, positions: dict[int, int]) -> int:
 
 
 def _remove_quarters(*, tenant_id: int) -> int:
+    """Sums by quarter and combinations, which name users and sessions: they go with the events."""
     before = read_sealed(tenant_id).sealed_until
+    with connection.cursor() as cursor:
+        # A day that is not over by then is kept whole.
+        condition, parameters = (
+            "tenant_id = %s AND starts_at < %s",
+            [tenant_id, before - timedelta(days=1)],
+        )
+        if count := _remove_chunk(cursor, "usage_combination", condition, parameters):
+            return count
     return _remove_rollups(tenant_id, before, {"usage_rollup": QUARTER_SETS})
 
 

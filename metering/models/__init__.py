@@ -35,7 +35,7 @@ from metering.models.enforcement import (
     SimulationStatus,
 )
 from metering.models.prices import CataloguePrice, TenantPrice, ToolPrice
-from metering.models.rollups import MEASURES, UsageHistogram, UsageRollup
+from metering.models.rollups import MEASURES, UsageCombination, UsageHistogram, UsageRollup
 from metering.models.seals import UsageSeal, WindowSeal
 from metering.models.sources import SourceCount, SourceOutcome
 from metering.models.usage import (

@@ -68,3 +68,37 @@ class UsageHistogram(Fact):
 
     class Meta:
         db_table = "usage_histogram"
+
+
+class UsageCombination(Fact):
+    """A combination of values that calls of a UTC day had: how many, the first and the last.
+
+    `id` is made of the values (`metering.rollups.combinations`). A time that is not known lies
+    before the first call, or after the last.
+    """
+
+    pk = models.CompositePrimaryKey("tenant_id", "starts_at", "id")
+    starts_at = models.DateTimeField()
+    id = models.UUIDField()
+    session = models.TextField(db_collation="C")
+    user = models.TextField(db_collation="C")
+    team = models.TextField(db_collation="C")
+    customer = models.TextField(db_collation="C")
+    agent = models.TextField(db_collation="C")
+    feature = models.TextField(db_collation="C")
+    model = models.TextField(db_collation="C")
+    calls = models.BigIntegerField()
+    first_at = models.DateTimeField()
+    last_at = models.DateTimeField()
+    is_first_known = models.BooleanField()
+    is_last_known = models.BooleanField()
+
+    class Meta:
+        db_table = "usage_combination"
+        indexes = (
+            models.Index(
+                fields=["tenant_id"],
+                name="usage_combination_searched",
+                condition=~models.Q(is_first_known=True, is_last_known=True),
+            ),
+        )

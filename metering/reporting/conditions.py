@@ -9,6 +9,8 @@ from metering.rollups.sets import DimensionSet
 
 # The columns that are indexed for events which have a value.
 SPARSE = frozenset({"session", "task", "trace"})
+# These have an index beside the customer's, whose calls may be any number.
+_INDEXED = SPARSE | {"customer"}
 # What JSON takes for a number, of a size that PostgreSQL takes for one too.
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,99})(?:\.[0-9]{1,99})?(?:[eE][+-]?[0-9]{1,3})?")
 
@@ -64,7 +66,7 @@ def _on_event(name: str, values: list[str]) -> Condition:
         return _on_tag(name.removeprefix(TAG_PREFIX), values)
     if name in NUMBERED:
         return Condition(f"{name} = ANY(%s)", [[NUMBERED[name][value] for value in values]])
-    if name in SPARSE and "" not in values:
+    if name in _INDEXED and "" not in values:
         # Spelled out so that the partial index is used.
         return Condition(f'"{name}" = ANY(%s) AND "{name}" <> \'\'', [values])
     return Condition(f'"{name}" = ANY(%s)', [values])

@@ -10,6 +10,7 @@ from metering.reporting.percentiles import PERCENTS, Percentiles, percentiles_in
 from metering.reporting.question import InvalidQuestion, UsageQuestion
 from metering.reporting.successes import successes_in
 from metering.reporting.usage import Cell, Keys, Measures, are_empty
+from metering.rollups.bins import MEASURE_COLUMNS
 from metering.rollups.sets import OTHER
 
 Figure = int | Decimal | None
@@ -21,6 +22,7 @@ PERCENTILES: Final = {
     for name, measure in (("cost_usd", "cost_nanos"), ("latency_ms", "latency_ms"))
     for percent in PERCENTS
 }
+MEASURE_NUMBERS: Final = {column: number for number, column in MEASURE_COLUMNS.items()}
 
 
 def per_unit(nanos: int, units: int) -> int | None:
@@ -141,6 +143,7 @@ def _read(
         counts[name] = distinct_in(question, portion, group_by, of_values, dimension=dimension)
     if of_values and not names.isdisjoint(SUCCESSES):
         counts["successes"] = successes_in(question, portion, group_by, of_values)
-    if not names.isdisjoint(PERCENTILES):
-        percentiles = percentiles_in(question, portion, group_by, keys)
+    measures = {MEASURE_NUMBERS[PERCENTILES[name][1]] for name in names & PERCENTILES.keys()}
+    if measures:
+        percentiles = percentiles_in(question, portion, group_by, keys, measures=measures)
     return _Read(counts, percentiles)

@@ -5,9 +5,11 @@ one snapshot. Tool calls are no requests and do not count.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import Final, NamedTuple
+
+from django.utils import timezone
 
 from metering.models import Operation
 from metering.reporting.bounded import fetch_in_time, require_few_events
@@ -33,19 +35,29 @@ from metering.rollups.bins import (
 )
 from metering.rollups.sets import DAY_SECONDS, HISTOGRAM_DIMENSIONS, DimensionSet, find_set
 
+_NAMES: Final = [name for dimensions in HISTOGRAM_DIMENSIONS for name in dimensions]
 PERCENTS: Final = (50, 95, 99)
 # Binning events takes about a second for each day of a busy tenant.
 EVENTS_READ_MAX: Final = timedelta(hours=49)
-HISTOGRAMS: Final = Table(
-    rollups="usage_histogram",
-    columns="measure, bin, count",
-    events="usage_event CROSS JOIN LATERAL (VALUES "
-    + ", ".join(f"({measure}, {column})" for measure, column in MEASURE_COLUMNS.items())
-    + ") AS m (measure, value)",
-    event_columns=f"m.measure::smallint AS measure, {BIN_SQL.format(value='m.value')} AS bin,"
-    " 1::bigint AS count",
-    event_condition=f"NOT is_void AND m.value IS NOT NULL AND operation <> {Operation.TOOL.value}",
-)
+EVERY_MEASURE: Final = frozenset(MEASURE_COLUMNS)
+
+
+def _table(measures: Collection[int]) -> Table:
+    """Return what is added up for some measures. Of a value on a bin's edge the events that are
+    taken off may be in another bin than in the histogram: it moves by no more than a bin.
+    """
+    wanted = ", ".join(f"({measure}, {MEASURE_COLUMNS[measure]})" for measure in sorted(measures))
+    columns = f"m.measure::smallint AS measure, {BIN_SQL.format(value='m.value')} AS bin,"
+    return Table(
+        rollups="usage_histogram",
+        columns="measure, bin, count",
+        rollup_condition=f"measure IN ({', '.join(map(str, sorted(measures)))})",
+        events=f"usage_event CROSS JOIN LATERAL (VALUES {wanted}) AS m (measure, value)",
+        event_columns=f"{columns} 1::bigint AS count",
+        event_condition="NOT is_void AND m.value IS NOT NULL"
+        f" AND operation <> {Operation.TOOL.value}",
+        negative_columns=f"{columns} -1::bigint AS count",
+    )
 
 
 class Percentiles(NamedTuple):
@@ -60,13 +72,13 @@ def percentiles_of(question: UsageQuestion, rows: Sequence[UsageRow]) -> list[Pe
     """Return the percentiles of each row of an answer to the question.
 
     Raises InvalidQuestion for groupings without histograms: these exist by UTC day, for the whole
-    and for agent, feature and model by themselves, with no filter on another dimension.
+    and for single dimensions, with no filter on another one.
     """
     dimension_set = _histograms_of(question.dimensions)
     if dimension_set is None:
         raise InvalidQuestion(
             "percentiles_unavailable",
-            "percentiles are known for the whole and for agent, feature or model alone.",
+            f"percentiles are known for the whole and for one of {', '.join(_NAMES)} alone.",
         )
     if not rows:
         return []
@@ -82,14 +94,20 @@ def percentiles_of(question: UsageQuestion, rows: Sequence[UsageRow]) -> list[Pe
 
 
 def percentiles_in(
-    question: UsageQuestion, portion: Sequence[Bucket], group_by: tuple[str, ...], keys: Keys
+    question: UsageQuestion,
+    portion: Sequence[Bucket],
+    group_by: tuple[str, ...],
+    keys: Keys,
+    *,
+    measures: Collection[int] = EVERY_MEASURE,
 ) -> dict[Cell, Percentiles]:
-    """Return the percentiles of these groups in these buckets: from histograms where there are any,
-    else from events. Raises TooMuchToRead.
+    """Return the percentiles of these groups in these buckets, of some measures: from histograms
+    where there are any, else from events. Raises TooMuchToRead.
     """
     dimension_set = _histograms_of(frozenset(group_by) | frozenset(question.filters))
     sets = [dimension_set] if dimension_set is not None else []
-    of_events = [part for part in stretches(portion, sets) if part.source is None]
+    parts_read = stretches(portion, sets, now=timezone.now())
+    of_events = [part for part in parts_read if part.source is None]
     what = "Percentiles"
     require_few_events(question, [(part.starts_at, part.ends_at) for part in of_events], what=what)
     parts = rows_to_add(
@@ -97,7 +115,7 @@ def percentiles_in(
         Source(sets, waiting_batches(question)),
         portion,
         group_by=group_by,
-        table=HISTOGRAMS,
+        table=_table(measures),
         filters=filters_of(question, group_by, keys),
     )
     groups = [f"group_{index}" for index in range(len(group_by))]

@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
 from common.queries import fetch_rows
-from metering.core.match import wanted_values
 from metering.models import Budget
 from metering.rollups.sets import DAY_SECONDS, OTHER, find_set
 
@@ -98,20 +97,10 @@ def find_calls(
     return [FoundCalls(*row) for row in rows]
 
 
-def find_budgets(
-    *, tenant_id: int, text: str, teams: Collection[str] | None, limit: int
-) -> list[Budget]:
-    """Return budgets in use whose name holds the text; of a person who sees some teams alone, those
-    that count nothing else.
-    """
+def find_budgets(*, tenant_id: int, text: str) -> list[Budget]:
+    """Return budgets in use whose name holds the text, by name."""
     rows = Budget.objects.filter(tenant_id=tenant_id, archived_at=None, name__icontains=text)
-    found = [
-        budget
-        for budget in rows.order_by("name", "id")[:BUDGETS_MAX]
-        if teams is None
-        or ("team" in budget.match and wanted_values(budget.match["team"]) <= frozenset(teams))
-    ]
-    return found[:limit]
+    return list(rows.order_by("name", "id")[:BUDGETS_MAX])
 
 
 def find_used(

@@ -54,6 +54,7 @@ class Table(NamedTuple):
     event_columns: str
     event_condition: str = "NOT is_void"
     negative_columns: str | None = None
+    rollup_condition: str = "true"
 
 
 SUMS: Final = Table(
@@ -82,12 +83,11 @@ def is_folded(
     (is_folded,) = fetch_row(
         """
         SELECT EXISTS (
-            SELECT FROM generate_series(
-                to_timestamp(floor(extract(epoch FROM %(from)s::timestamptz) / %(grain)s)
-                    * %(grain)s),
-                %(to)s::timestamptz, make_interval(secs => %(grain)s)
-            ) AS bucket JOIN usage_rollup r ON r.tenant_id = %(tenant)s
-                AND r.dimension_set = %(set)s AND r.starts_at = bucket AND r.value_1 = %(other)s
+            SELECT FROM usage_rollup
+            WHERE tenant_id = %(tenant)s AND dimension_set = %(set)s AND value_1 = %(other)s
+                AND starts_at >= to_timestamp(
+                    floor(extract(epoch FROM %(from)s::timestamptz) / %(grain)s) * %(grain)s
+                ) AND starts_at <= %(to)s::timestamptz
         )
         """,
         {
@@ -140,7 +140,7 @@ def rows_to_add(
         return Condition(
             f"SELECT {_columns(number, names, table.columns)} FROM {table.rollups} WHERE"
             " tenant_id = %s AND dimension_set = %s AND starts_at >= %s AND starts_at < %s"
-            f" AND {wanted.sql}",
+            f" AND {table.rollup_condition} AND {wanted.sql}",
             [*number.parameters, tenant_id, part.source.number, *bounds, *wanted.parameters],
         )
 

@@ -16,8 +16,17 @@ from psycopg.pq import Format
 from common.queries import Rows, fetch_row, fetch_rows
 from metering.models import MEASURES
 from metering.rollups.call_sizes import learn
+from metering.rollups.combinations import (
+    COPY_DELTA,
+    CREATE_DELTA,
+    EMPTY_DELTA,
+    CombinationRows,
+    add_combinations,
+    combinations_of,
+    find_times,
+)
 from metering.rollups.long_tail import fold_long_tail
-from metering.rollups.sets import MEASURE_LIST, QUARTER_SECONDS, ROLLED_UP_DIMENSIONS
+from metering.rollups.sets import MEASURE_LIST, QUARTER_SECONDS, TEXTS
 from metering.rollups.sums import (
     EVENT_COLUMNS,
     EventColumns,
@@ -101,7 +110,10 @@ def roll_up(
     `patience`: what is added up together writes fewer rows.
     """
     (is_locked,) = fetch_row("SELECT pg_try_advisory_xact_lock(%s, %s)", [ROLL_UP_LOCK, tenant_id])
-    if not is_locked or _shall_gather(tenant_id, patience):
+    if not is_locked:
+        return 0
+    find_times(tenant_id)
+    if _shall_gather(tenant_id, patience):
         return 0
     counts = _claim(tenant_id, CLAIM_EVENTS.of(tenant_id), grace)
     if not counts:
@@ -250,7 +262,7 @@ def _read_events(
         columns = cursor.fetchone()
     if columns is None or columns[0] is None:
         return None
-    width = len(ROLLED_UP_DIMENSIONS)
+    width = len(TEXTS)
     return EventColumns(texts=columns[:width], numbers=columns[width:])
 
 
@@ -268,28 +280,34 @@ class _WholeLoader(Loader):
 def _post(tenant_id: int, portions: Iterable[EventColumns], *, sign: Literal[-1, 1]) -> None:
     with connection.cursor() as cursor:
         cursor.execute(CREATE_DELTAS)
+        cursor.execute(CREATE_DELTA)
         for events in portions:
             cursor.execute(EMPTY_DELTAS)
+            cursor.execute(EMPTY_DELTA)
             for statement, add_up in (
                 (COPY_DELTAS, sums_by_set),
                 (COPY_HISTOGRAMS, counts_by_set),
             ):
                 with connection.wrap_database_errors, cursor.cursor.copy(statement) as copy:
                     for rows in add_up(events, sign=sign):
-                        copy.write(_lines(rows))
+                        copy.write(_lines(rows, str(rows.set_number)))
+            with connection.wrap_database_errors, cursor.cursor.copy(COPY_DELTA) as copy:
+                copy.write(_lines(combinations_of(events, sign=sign)))
             fold_long_tail(cursor, tenant_id, sign=sign)
             cursor.execute(ADD_DELTAS, [tenant_id])
             cursor.execute(ADD_HISTOGRAMS, [tenant_id])
+            add_combinations(cursor, tenant_id, sign=sign)
 
 
-def _lines(rows: SetRows) -> str:
-    """Return rows as COPY reads them."""
+def _lines(rows: SetRows | CombinationRows, *first: str) -> str:
+    """Return rows as COPY reads them, each after the same first columns."""
     columns = (
+        *map(repeat, first),
         map(_timestamp, rows.starts),
         *(map(_escape, values) for values in rows.values),
         *(map(str, numbers) for numbers in rows.numbers),
     )
-    lines = map("\t".join, zip(repeat(str(rows.set_number)), *columns, strict=False))
+    lines = map("\t".join, zip(*columns, strict=False))
     return "\n".join([*lines, ""])
 
 

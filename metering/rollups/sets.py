@@ -37,6 +37,10 @@ ROLLED_UP_DIMENSIONS: Final = (
     *("team", "customer", "agent", "feature", "model"),
     *("provider", "user", "tool"),
 )
+# What combinations are made of.
+COMBINED: Final = ("session", "user", "team", "customer", "agent", "feature", "model")
+# Every text that is read of an event.
+TEXTS: Final = (*ROLLED_UP_DIMENSIONS, "session")
 _WHOLE_AND_EACH: Final = ((), *((name,) for name in ROLLED_UP_DIMENSIONS))
 QUARTER_SETS: Final = tuple(
     DimensionSet(number, QUARTER_SECONDS, names, QUARTER_VALUES_MAX)
@@ -55,9 +59,13 @@ DAY_SETS: Final = (
 )
 SETS: Final = (*QUARTER_SETS, *DAY_SETS)
 
-# Sets whose days have histograms beside them.
+# Sets whose days have histograms beside them: the whole, and single dimensions. Users have none:
+# each has few calls a day, so there would be a row for almost every call. Calls of tools are no
+# requests.
 HISTOGRAM_SETS: Final = tuple(
-    days for days in DAY_SETS if days.dimensions in {(), ("agent",), ("feature",), ("model",)}
+    days
+    for days in DAY_SETS
+    if len(days.dimensions) < 2 and {"user", "tool"}.isdisjoint(days.dimensions)
 )
 HISTOGRAM_DIMENSIONS: Final = {days.dimensions: days.number for days in HISTOGRAM_SETS}
 _SET_BY_GRAIN: Final = {(each.grain_seconds, frozenset(each.dimensions)): each for each in SETS}

@@ -15,8 +15,8 @@ from metering.rollups.sets import (
     DAY_SECONDS,
     HISTOGRAM_SETS,
     QUARTER_SECONDS,
-    ROLLED_UP_DIMENSIONS,
     SETS,
+    TEXTS,
     DimensionSet,
 )
 
@@ -36,8 +36,9 @@ NUMBERS: Final = {
     "latency_ms": "coalesce(latency_ms, -1)",
     "time_to_first_token_ms": "coalesce(time_to_first_token_ms, -1)",
     "cost_source": "cost_source::bigint",
+    "microseconds": "(extract(epoch FROM time) * 1000000)::bigint",
 }
-EVENT_COLUMNS: Final = (*(f'"{name}"' for name in ROLLED_UP_DIMENSIONS), *NUMBERS.values())
+EVENT_COLUMNS: Final = (*(f'"{name}"' for name in TEXTS), *NUMBERS.values())
 NOT_KNOWN: Final = -1
 # Up to this many possible groups are added up in an array with an element for each.
 DENSE_MAX: Final = 1 << 18
@@ -65,18 +66,17 @@ class _Coded(NamedTuple):
 
 
 class EventColumns:
-    """Events as columns: texts in the order of ROLLED_UP_DIMENSIONS, numbers in that of NUMBERS."""
+    """Events as columns: texts in the order of TEXTS, numbers in that of NUMBERS."""
 
     def __init__(self, *, texts: Sequence[list[str]], numbers: Sequence[Whole]) -> None:
         number = dict(zip(NUMBERS, numbers, strict=True))
         quarters, cost, status = number["quarter"], number["cost_nanos"], number["status"]
-        self.dimensions = {
-            name: _code(column) for name, column in zip(ROLLED_UP_DIMENSIONS, texts, strict=True)
-        }
+        self.dimensions = {name: _code(column) for name, column in zip(TEXTS, texts, strict=True)}
         self.buckets = {
             QUARTER_SECONDS: _code_numbers(quarters, unit=QUARTER_SECONDS),
             DAY_SECONDS: _code_numbers(quarters * QUARTER_SECONDS // DAY_SECONDS, unit=DAY_SECONDS),
         }
+        self.microseconds = number["microseconds"]
         is_tool = number["operation"] == Operation.TOOL
         by_name: dict[str, Whole | NDArray[np.bool_]] = {
             **number,

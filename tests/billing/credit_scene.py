@@ -15,13 +15,6 @@ _numbers = count(1)
 EPOCH = datetime(2020, 1, 1, tzinfo=UTC)
 
 
-def make_customer(account: Account, key: str = "acme", **fields: Any) -> Customer:
-    with account.scope():
-        return Customer.objects.create(
-            tenant=account.tenant, key=key, name=key.capitalize(), **fields
-        )
-
-
 def make_grant(
     account: Account, customer: Customer, amount: int, *, kind: str = "paid", **fields: Any
 ) -> CreditGrant:

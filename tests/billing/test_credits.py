@@ -19,10 +19,10 @@ from tests.billing.credit_scene import (
     balances,
     charge,
     entries,
-    make_customer,
     make_grant,
     void,
 )
+from tests.billing.scene import make_customer
 from tests.factories import Account
 
 NOW = datetime(2026, 11, 15, 12, tzinfo=UTC)

@@ -4,6 +4,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
+from billing.credit_notes import LineAmount, create_credit_note
 from billing.margin_months import month_begin, next_month, split, spread
 from billing.margins import Margins, read_margins
 from billing.models import Statement, StatementLine
@@ -177,6 +178,17 @@ def test_a_coupon_is_taken_off(billed: Billed) -> None:
             line.save()
     found = margins(billed.account, "customer", with_drafts=False)
     assert ("acme", 400 + 250, 200) in rows(found)
+
+
+def test_what_a_credit_note_gives_back_is_no_revenue(billed: Billed) -> None:
+    final = billed.finalize(LAST_MONTH).statement
+    with billed.account.scope():
+        lines = [LineAmount(1, 100)]
+        create_credit_note(final, actor="tests", reason="A slow day", lines=lines)
+        create_credit_note(final, actor="tests", reason="Another", amount=50)
+    found = margins(billed.account, "customer", with_drafts=False)
+    assert ("acme", 400 - 150, 200) in rows(found)
+    require_sums_of(billed.account, found)
 
 
 def test_another_currency_has_no_margin_and_a_sum_of_its_own(account: Account) -> None:

@@ -262,6 +262,13 @@ def test_bounds_count_all_parts_and_are_those_of_the_last_version() -> None:
     assert amounts(rate_parts(halves(low, high), *used(1, 2))) == [1, 2, 37]
 
 
+def test_the_plans_bounds_are_those_of_its_last_version() -> None:
+    charge = usage_charge("per_unit", unit_amount="1")
+    old, new = (terms_of(charge, minimum_amount=amount) for amount in ("500", "90"))
+    parts = parts_of((None, old), (MIDDLE, new))
+    assert amounts(rate_parts(parts, *used(10, 20))) == [10, 20, 60]
+
+
 def test_bounds_of_a_part_of_a_period_are_by_the_day() -> None:
     charge = usage_charge("per_unit", unit_amount="1")
     terms = terms_of(charge, minimum_amount="60", cap_amount="90")
@@ -279,18 +286,6 @@ def test_less_than_a_day_has_no_minimum_and_a_whole_cap() -> None:
     parts = parts_of((None, terms), schedule=schedule, at=MIDDLE)
     assert amounts(rate_parts(parts, *used(50))) == [50]
     assert amounts(rate_parts(parts, *used(70))) == [70, -10]
-
-
-def test_before_a_period_is_over_there_are_no_fees_in_arrears_and_no_minimum() -> None:
-    advance, arrears = fee("5", name="A", when="advance"), fee("9", name="B", when="arrears")
-    charge = usage_charge("per_unit", unit_amount="1", minimum_amount="50", cap_amount="60")
-    terms = terms_of(advance, arrears, charge, minimum_amount="200")
-    lines = rate_month(terms, units(10), is_over=False)
-    assert [line.name for line in lines] == ["A", "Usage"]
-    assert amounts(lines) == [5, 10]
-    capped = rate_month(terms, units(100), is_over=False)
-    assert total_of(capped) == 5 + 60
-    assert total_of(rate_month(terms, units(10))) == 200
 
 
 @pytest.mark.parametrize(

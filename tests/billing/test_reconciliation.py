@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 
+from billing.collection.totals import InvoiceTotal
 from billing.models import (
     Drift,
     ProviderBillLine,
@@ -15,7 +16,6 @@ from billing.models import (
     Statement,
 )
 from billing.reconciliation import runs
-from billing.reconciliation.invoices import InvoiceTotal
 from billing.reconciliation.results import EXACT, KindResult, Sums, Threshold
 from billing.tasks_reconciliation import reconcile, start_daily_reconciliations
 from common.errors import Conflict

@@ -16,6 +16,7 @@ from alerts.crossings import take_crossings
 from alerts.models import Incident, Severity
 from billing.credit_audit import credit_drifts
 from billing.credits import available, void_credit
+from billing.customers import archive_customer
 from billing.models import (
     CreditCover,
     CreditEntry,
@@ -26,6 +27,7 @@ from billing.models import (
     Subscription,
     Wallet,
 )
+from billing.statements import void as finalized_void
 from billing.tasks import move_credit
 from billing.terms import ChargeModel, FlatCharge, Metric, Terms, UsageCharge
 from billing.wallet_opening import NotProportional, change_levels, end_wallet, percent_of_terms
@@ -39,11 +41,11 @@ from tests.billing.credit_scene import (
     balances,
     charge,
     entries,
-    make_customer,
     make_grant,
     make_wallet,
     void,
 )
+from tests.billing.scene import Billed, make_customer, make_plan, month_start, put_on
 from tests.factories import NANOS, Account, make_event, send, windows_of
 from tests.metering.api.caller import Answer, Caller, caller
 from tests.seed import SEED
@@ -142,6 +144,13 @@ def test_the_limit_is_what_credit_covers_at_cost_plus_the_percentage(
     assert spent_and_reserved(account, wallet) == (NANOS, 0)
 
 
+def run_all(threads: list[threading.Thread]) -> None:
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
 def test_64_agents_never_spend_past_the_credit(account: Account, acme: Customer) -> None:
     subscribe(account, acme, COST_PLUS_20)
     make_grant(account, acme, 3600)
@@ -166,12 +175,12 @@ def test_64_agents_never_spend_past_the_credit(account: Account, acme: Customer)
         connection.close()
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(64)]
-    threads.append(threading.Thread(target=grant))
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_all([*threads, threading.Thread(target=grant)])
     assert set(answers) == {201, 402}, Counter(answers)
+    api = caller(account)
+    while (answer := ask(api, "0.5")).status == 201:
+        settle(api, answer, "0.5")
+        paid.append(Decimal("0.5"))
     assert limit(account, wallet) == 35_000
     spent, reserved = spent_and_reserved(account, wallet)
     assert (spent, reserved) == (int(sum(paid) * NANOS), 0)
@@ -279,6 +288,28 @@ def test_credit_of_a_wallet_pays_for_usage_and_not_for_fees(
     assert limit(account, wallet) == 10_000
 
 
+def test_a_statement_takes_what_the_wallet_counted(account: Account, acme: Customer) -> None:
+    api, since = caller(account), month_start()
+    charge_20 = COST_PLUS_20["charges"][0]
+    fee = {"kind": "flat", "name": "Fee", "amount": "10", "when": "advance", "proration": "none"}
+    put_on(account, acme, make_plan(account, charge_20, fee), since)
+    make_grant(account, acme, 5000)
+    wallet = make_wallet(account, acme)
+    for usd in ("3.333333333", "0.000000001", "5.1"):
+        settle(api, ask(api, "6"), usd)
+    billed = Billed(account, acme)
+    statement = billed.finalize(since).statement
+    # 8.433333334 at 1.2 is 10.12; the fee is due in money.
+    assert statement.total == 1012 + 1000
+    assert 1012 <= statement.credit_applied <= 1013
+    assert statement.amount_due == statement.total - statement.credit_applied
+    assert balances(account, acme) == [5000 - statement.credit_applied]
+    assert limit(account, wallet) == 41_666
+    finalized_void(account.tenant.id, statement.id, actor="tests")
+    assert balances(account, acme) == [5000]
+    assert limit(account, wallet) == 41_666
+
+
 def test_low_credit_is_an_incident_in_words_of_a_wallet(account: Account, acme: Customer) -> None:
     make_grant(account, acme, 1000)
     make_wallet(account, acme)
@@ -330,6 +361,14 @@ def test_a_wallet_is_opened_once_and_ends(account: Account, acme: Customer) -> N
     assert ask(api, "2").status == 201
     with account.scope():
         assert available(acme.id, at=timezone.now()) == 100
+
+
+def test_a_wallet_ends_with_its_customer(account: Account, acme: Customer) -> None:
+    wallet = make_wallet(account, acme)
+    with account.scope():
+        archive_customer(acme, actor="tests")
+        assert Wallet.objects.get(id=wallet.id).ended_at is not None
+        assert Budget.objects.get(id=wallet.budget_id).archived_at is not None
 
 
 def usage(**fields: Any) -> UsageCharge:

@@ -126,6 +126,15 @@ NOT_A_NUMBER = "input should be a valid integer, unable to parse string as an in
             {"CHANNEL_NETWORKS": "10.0.0.0/8, 10.1.2.3/8"},
             "CHANNEL_NETWORKS is '10.1.2.3/8': value is not a valid IPv4 or IPv6 network.",
         ),
+        (
+            {"STRIPE_API_KEY": f"pk_live_{SECRET}"},
+            "STRIPE_API_KEY: it must be a secret or restricted key: sk_live_…, sk_test_…, rk_….",
+        ),
+        (
+            {"STRIPE_API_BASE": "http://127.0.0.1:12111/v1"},
+            "STRIPE_API_BASE is 'http://127.0.0.1:12111/v1': it must be an origin without a path,"
+            " as http://127.0.0.1:12111.",
+        ),
         ({"PORT": "1", "PORT_FILE": "/x"}, "PORT and PORT_FILE are both set: keep one of them."),
         (
             {"SECRET_KEY_FILE": "/nowhere/key"},

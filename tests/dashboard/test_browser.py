@@ -119,6 +119,23 @@ def test_days_are_chosen_and_a_bar_leads_to_its_value(
     assert complaints == []
 
 
+def test_the_legend_shows_each_series_as_it_is_drawn(
+    browser: Browser, live_server: LiveServer, busy: Account, complaints: list[str]
+) -> None:
+    with busy.scope():
+        budget = Budget.objects.get(tenant=busy.tenant)
+    page = open_page(browser, live_server, busy, complaints)
+    page.goto(f"/budgets/{budget.id}")
+    settle(page)
+    ring = page.locator("#burn-legend > span", has_text="Level reached").locator(".swatch")
+    expect(ring).to_have_class("swatch ring")
+    expect(ring).to_have_css("border-radius", "50%")
+    assert ring.evaluate(
+        "one => getComputedStyle(one).color !== getComputedStyle(document.body).backgroundColor"
+    )
+    assert complaints == []
+
+
 def test_a_change_of_the_theme_draws_the_chart_anew(
     browser: Browser, live_server: LiveServer, busy: Account, complaints: list[str]
 ) -> None:

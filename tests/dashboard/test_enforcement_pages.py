@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from html import unescape
 from html.parser import HTMLParser
 from typing import Any
@@ -38,6 +38,7 @@ from tenants.keys import create_api_key
 from tenants.limits import set_limit
 from tenants.models import AuditEntry
 from tenants.roles import Role
+from tenants.settings import change_settings
 from tests.factories import NANOS, Account, make_budget, make_event, send
 from tests.metering.api.caller import Caller, caller
 
@@ -349,6 +350,23 @@ def test_a_raise_made_by_hand_is_in_force_at_once(account: Account, owner: Clien
         ]
 
 
+def test_a_raise_is_made_once_and_ends_by_the_tenants_clock(
+    account: Account, owner: Client
+) -> None:
+    with account.scope():
+        change_settings(tenant=account.tenant, changes={"timezone": "Asia/Kolkata"}, actor="tests")
+    path = f"/enforcement/requests/new?budget={make_budget(account).id}"
+    html = page(owner, path)
+    assert "Time in Asia/Kolkata." in text_of(html)
+    token = re.search(r'name="form_token" value="([^"]+)"', html)
+    assert token is not None
+    form = raise_form(ends_at="2999-01-31T10:00", form_token=token[1])
+    press(owner, path, **form)
+    assert "This form was sent already" in press(owner, path, **form)
+    (row,) = stored(account, LimitIncrease)
+    assert row["ends_at"] == datetime(2999, 1, 31, 4, 30, tzinfo=UTC)
+
+
 def test_a_raise_with_a_digit_too_many_is_asked_about(account: Account, owner: Client) -> None:
     path = f"/enforcement/requests/new?budget={make_budget(account).id}"
     form = raise_form(cost_nanos="900")
@@ -609,9 +627,13 @@ def test_decisions_say_who_asked_what_was_decided_and_why(account: Account, owne
     said = words(owner, "/enforcement/decisions")
     assert "1 call was refused" in said
     # What refused comes before what only objects.
-    assert "Refused budget_exceeded The budget 'Daily' has no room. 2 reasons" in said
+    reason = (
+        "$49.50 is spent of the $50.00 that the budget “Daily” allows for calls by agent “a” at"
+        " its level of 100%; $0.00 reserved, and this call asks for $0.75."
+    )
+    assert f"Refused budget_exceeded {reason} 2 reasons" in said
     assert "a team growth $0.75 1.1K tokens" in said
-    assert "Limit at this level $50 Spent $49.5 Reserved $0 Requested $0.75" in said
+    assert "Limit at this level $50.00 Spent $49.50 Reserved $0.00 Requested $0.75" in said
     assert said.index("Budget “Daily”") < said.index("Budget “Watching”")
 
 
@@ -829,6 +851,7 @@ def test_budgets_say_what_they_refuse_and_what_is_reserved(
     assert html.count("Warns only") == 1
     assert html.count('class="reserved"') == 3
     assert "40% reserved" in html
+    assert text_of(html).count("$0.00 of $10.00 · $4.00 reserved") == 3
 
 
 def test_what_is_held_is_in_the_next_page(account: Account, owner: Client, api: Caller) -> None:

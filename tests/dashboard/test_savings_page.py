@@ -58,6 +58,7 @@ def test_what_cannot_be_rated_is_refused(account: Account, owner: Client) -> Non
     backwards = {"model": "m", "from": "2026-11-21T00:00:00Z", "to": "2026-11-20T00:00:00Z"}
     assert api.post("/v1/what-if", backwards).pointers == {"/to"}
     assert api.post("/v1/what-if", {}).pointers == {"/model"}
+    send(account, [make_event(cost_usd="1")])
     assert "There is no price for the model" in words(owner, "/savings?instead=nobody-knows")
     ingest = api.post("/v1/keys", {"name": "i", "scopes": ["ingest"]}).body["key"]
     assert Caller(ingest).post("/v1/what-if", {"model": "m"}).status == 403
@@ -67,6 +68,8 @@ def test_what_cannot_be_rated_is_refused(account: Account, owner: Client) -> Non
 def test_every_role_reads_and_no_one_else(
     account: Account, as_role: Callable[[Role], Client]
 ) -> None:
+    assert "Send your first event" in page(as_role(Role.VIEWER), "/savings")
+    send(account, [make_event(cost_usd="1")])
     for role in Role:
         assert "Neither caching nor a cheaper model" in page(as_role(role), "/savings")
     assert Client().get("/savings").status_code == 302

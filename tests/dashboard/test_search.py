@@ -30,6 +30,7 @@ def used(account: Account) -> Account:
     roll_everything_up(account)
     make_budget(account, name="Marketing")
     make_budget(account, name="Market scouts", match={"team": "own"})
+    make_budget(account, name="Markups", match={"agent": "x"}, per=["team"])
     return account
 
 
@@ -48,6 +49,7 @@ def test_everything_that_holds_the_text_is_found(used: Account, owner: Client) -
         "<mark>mark</mark>-1",
         "<mark>Mark</mark>eting",
         "<mark>Mark</mark>et scouts",
+        "per team · agent x · ",
     ):
         assert name in html
     # What begins with the text comes first.
@@ -115,6 +117,8 @@ def test_a_member_of_a_team_finds_nothing_of_another(used: Account, role: Role) 
     assert "et-scout" in html
     assert "<mark>mark</mark>-1" in html
     assert "<mark>Mark</mark>et scouts" in html
+    # Each team has a window of its own.
+    assert "<mark>Mark</mark>ups" in html
     for theirs in ("stock", "<mark>mark</mark>-2", "<mark>Mark</mark>eting"):
         assert theirs not in html
     for text in ("writer", "rest", "7c85"):

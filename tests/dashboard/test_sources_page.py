@@ -59,6 +59,8 @@ def test_sources_are_listed_with_what_is_lost_and_what_to_set(
     assert CUMULATIVE in text
     assert "2 in conflict with known calls" in text
     assert "Nothing lost; 7 aren" in text
+    assert "46.1K calls counted once, 84 repeated reports merged, 1.2K rejected" in text
+    assert "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=delta Copy" in text
     html = page(owner, "/settings/sources")
     assert "{&quot;a&quot;: 1}" in html
     assert "/v1/events?conflicts=true&amp;filter[source]=twins" in html
@@ -67,6 +69,15 @@ def test_sources_are_listed_with_what_is_lost_and_what_to_set(
     link = r'<a href="/settings/sources[^"]*"{}>'
     assert re.search(link.format(' aria-current="page"'), html)
     assert re.search(link.format(""), page(owner, "/settings/prices"))
+
+
+def test_calls_without_a_price_lead_to_the_prices(
+    account: Account, as_role: Callable[[Role], Client]
+) -> None:
+    record(account, tally("app", SourceOutcome.UNPRICED, 206, code="no_price"))
+    for role, words_ in ((Role.OWNER, "Add price"), (Role.VIEWER, "Open prices")):
+        html = page(as_role(role), "/settings/sources")
+        assert f'href="/settings/prices">{words_}</a>' in html
 
 
 def test_without_reports_the_page_says_how_to_send_one(account: Account, owner: Client) -> None:

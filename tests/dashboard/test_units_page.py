@@ -4,10 +4,12 @@ import csv
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from html import unescape
 
 import pytest
 from django.test import Client
 
+from dashboard import counted_later
 from metering.reporting import bounded
 from tenants.roles import Role
 from tests.dashboard.test_enforcement_pages import HOSTILE, page, words
@@ -119,10 +121,15 @@ def test_what_is_too_much_to_count_is_said(
 ) -> None:
     use(account)
     monkeypatch.setattr(bounded, "EVENTS_MAX", 1)
-    assert "could not be counted" in page(owner, "/unit-economics?unit=session")
+    assert "could not be counted" in page(
+        owner, "/unit-economics?unit=session&filter[provider]=anthropic"
+    )
     assert "choose other days" in page(owner, "/unit-economics/all")
     assert "shorter range" in page(owner, "/unit-economics/agents")
-    assert owner.get("/unit-economics/chart.json?unit=session").status_code == 200
+    assert (
+        owner.get("/unit-economics/chart.json?unit=session&filter[provider]=anthropic").status_code
+        == 200
+    )
 
 
 @pytest.mark.parametrize("path", ["", "/all", "/agents", "/chart.json", "/units.csv"])
@@ -143,3 +150,17 @@ def test_hostile_names_stay_text(account: Account, owner: Client) -> None:
             html = owner.get(path, {"posted": name}).content.decode()
             assert "<script>alert(1)" not in html
             assert 'onmouseover="alert' not in html
+
+
+def test_a_page_of_much_usage_comes_before_its_figures(
+    account: Account, owner: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(account, [make_event(user=name, cost_usd="3") for name in "ab"])
+    monkeypatch.setattr(counted_later, "COUNTED_AT_ONCE_MAX", 1)
+    html = page(owner, "/unit-economics?unit=user")
+    assert "Cost per user" in html
+    assert "unit-totals" not in html
+    (later,) = re.findall(r'hx-get="(/unit-economics/figures.html[^"]*)"', html)
+    figures = page(owner, unescape(later))
+    assert '<h1 id="headline" hx-swap-oob="true">One user costs $3.00' in figures
+    assert 'id="unit-totals"' in figures

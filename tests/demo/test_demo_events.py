@@ -10,7 +10,7 @@ import pytest
 from common.json_bodies import JsonObject
 from demo.agents import PROGRAMS
 from demo.customers import PRODUCTS
-from demo.events import demo_events, end_of_source, source_name
+from demo.events import demo_events, end_of_load
 from demo.recordings import DATA_FOLDER, agent_sessions, servegen_windows
 from demo.sizes import fit
 
@@ -207,12 +207,14 @@ def test_every_stream_is_a_customer_of_its_own_name() -> None:
     assert len({stream.customer for stream in streams}) == len(streams) == 185
 
 
-def test_a_source_tells_the_end_of_the_load_it_belongs_to() -> None:
-    source = source_name(count=10, seed=3, end=END)
-    assert source == "demo-3-10-20261121T1300Z"
-    assert end_of_source(source, count=10, seed=3) == END
-    assert end_of_source(source, count=11, seed=3) is None
-    assert end_of_source("research-svc", count=10, seed=3) is None
+def test_an_event_tells_the_end_of_the_load_it_belongs_to() -> None:
+    event = next(demo_events(count=10, seed=3, end=END))
+    assert event["source"] == "demo"
+    assert event["id"].startswith("3-10-20261121T1300Z-")
+    assert end_of_load(event, count=10, seed=3) == END
+    assert end_of_load(event, count=11, seed=3) is None
+    assert end_of_load(event | {"source": "research-svc"}, count=10, seed=3) is None
+    assert end_of_load(event | {"id": "agent-1"}, count=10, seed=3) is None
 
 
 def test_the_data_stays_small_and_every_file_has_its_source_named() -> None:

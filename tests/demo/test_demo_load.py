@@ -34,7 +34,7 @@ class Service(ThreadingHTTPServer):
         self.requests = 0
         self.fails_every = 3
         self.refuses_with: int | None = None
-        self.rejected_id: str | None = None
+        self.rejected_call = ""
 
     @property
     def url(self) -> str:
@@ -51,7 +51,7 @@ class Service(ThreadingHTTPServer):
         }
         answer["errors"] = []
         for event in events:
-            if event["id"] == self.rejected_id:
+            if self.rejected_call and event["id"].endswith(self.rejected_call):
                 answer["rejected"] += 1
                 answer["errors"].append({"id": event["id"], "code": "odd", "detail": "No."})
             elif self.stored.setdefault(event["id"], event) is event:
@@ -191,7 +191,7 @@ def test_a_refused_key_fails_with_a_sentence(
 def test_a_rejected_event_fails_the_load_and_is_named(
     service: Service, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    service.rejected_id = "servegen-000007"
+    service.rejected_call = "-servegen-000007"
     arguments = ["--url", service.url, "--api-key", "sg_key", "--events", "1000", "--quiet"]
     assert replay.main(arguments) == 1
     assert "servegen-000007: odd, No." in capsys.readouterr().err

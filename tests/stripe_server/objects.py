@@ -216,6 +216,27 @@ def meter(id_: str, now: int, given: Object) -> Object:
     }
 
 
+def price(id_: str, now: int, given: Object) -> Object:
+    return {
+        "id": id_,
+        "object": "price",
+        **TEST,
+        "active": True,
+        "billing_scheme": given.get("billing_scheme", "per_unit"),
+        "created": now,
+        "currency": given["currency"],
+        "lookup_key": given.get("lookup_key"),
+        "metadata": given.get("metadata", {}),
+        "nickname": given.get("nickname"),
+        "product": f"prod_of_{id_}",
+        "recurring": given["recurring"],
+        "tiers_mode": given.get("tiers_mode"),
+        "transform_quantity": given.get("transform_quantity"),
+        "type": "recurring",
+        "unit_amount_decimal": given.get("unit_amount_decimal"),
+    }
+
+
 def event(id_: str, now: int, *, kind: str, of: Object) -> Object:
     return {
         "id": id_,

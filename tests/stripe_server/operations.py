@@ -333,6 +333,24 @@ def list_meters(world: World, ids: Ids, given: Object) -> Object:
     return page("/v1/billing/meters", world.meters.values(), given)
 
 
+@on("POST", "/v1/prices")
+def create_price(world: World, ids: Ids, given: Object) -> Object:
+    if given["recurring"]["meter"] not in world.meters:
+        raise Refused(400, "There is no such meter.")
+    if given.get("lookup_key") in {each["lookup_key"] for each in world.prices.values()}:
+        raise Refused(400, "A price with this lookup key already exists.")
+    made = objects.price(world.new_id("price"), world.now, given)
+    world.prices[made["id"]] = made
+    return made
+
+
+@on("GET", "/v1/prices")
+def list_prices(world: World, ids: Ids, given: Object) -> Object:
+    keys = given.get("lookup_keys")
+    found = (each for each in world.prices.values() if keys is None or each["lookup_key"] in keys)
+    return page("/v1/prices", found, given)
+
+
 @on("POST", "/v1/billing/meter_events")
 def create_meter_event(world: World, ids: Ids, given: Object) -> Object:
     meter = next(

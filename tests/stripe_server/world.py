@@ -36,6 +36,7 @@ class World:
     disputes: dict[str, Object] = field(default_factory=dict)
     credit_notes: dict[str, Object] = field(default_factory=dict)
     meters: dict[str, Object] = field(default_factory=dict)
+    prices: dict[str, Object] = field(default_factory=dict)
     # By meter, customer and second; the most recent of a window counts where windows overwrite.
     meter_values: dict[tuple[str, str, int], int] = field(default_factory=dict)
     meter_identifiers: set[str] = field(default_factory=set)

@@ -18,3 +18,8 @@ def server(settings: Settings) -> Iterator[StripeServer]:
 @pytest.fixture
 def scene(account: Account, server: StripeServer) -> Scene:
     return make_scene(account, server)
+
+
+@pytest.fixture
+def _credit_is_proved() -> None:
+    """Not asked here: statements are written directly, with credit that no grant has paid."""

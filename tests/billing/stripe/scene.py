@@ -25,6 +25,7 @@ from billing.models import (
     StripeAccount,
     StripeEvent,
     StripeInvoice,
+    StripeMeterValue,
     Subscription,
 )
 from billing.stripe_gateway import Event
@@ -72,7 +73,7 @@ class Scene:
     ) -> Statement:
         """A final statement with lines of these amounts, as finalization writes them."""
         sequence = next(self._numbers)
-        own = {"tenant": self.account.tenant}
+        own: dict[str, Any] = {"tenant": self.account.tenant}
         subtotal = sum(amounts)
         total = subtotal - coupon + tax
         now = timezone.now()
@@ -145,6 +146,16 @@ class Scene:
                 StripeEvent.objects.update(next_attempt_at=past)
             self.collect()
 
+    @property
+    def now(self) -> datetime:
+        return timezone.now()
+
+    def send_values_later(self) -> None:
+        """Send metered values, once every wait is over."""
+        with self.account.scope():
+            StripeMeterValue.objects.update(next_attempt_at=self.now - timedelta(seconds=1))
+        self.collect()
+
     def release_claims(self) -> None:
         """Let the claims of workers that were killed run out."""
         with self.account.scope():
@@ -183,6 +194,15 @@ class Scene:
             )
             StripeAccount.objects.update(state=AccountState.CURRENT)
 
+    def exclude(self, statement: Statement) -> None:
+        """Collect only what became final after a statement did."""
+        assert statement.finalized_at is not None
+        configure_collection(
+            tenant=self.account.tenant,
+            actor="tests",
+            collects_from=statement.finalized_at + timedelta(seconds=1),
+        )
+
     def void(self, statement: Statement) -> None:
         with tenant_scope(self.tenant_id):
             Statement.objects.filter(id=statement.id).update(
@@ -192,7 +212,7 @@ class Scene:
 
 def make_scene(account: Account, server: StripeServer, **settings: Any) -> Scene:
     with account.scope():
-        own = {"tenant": account.tenant, "actor": "tests"}
+        own: dict[str, Any] = {"tenant": account.tenant, "actor": "tests"}
         set_credentials(api_key=API_KEY, webhook_secret=SECRET, **own)
         given = {"collects": True, "collects_from": datetime(2026, 1, 1, tzinfo=UTC), **settings}
         configure_collection(**own, **given)

@@ -2,14 +2,17 @@
 
 import random
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 from unittest.mock import patch
 
 import pytest
+from django.db import connection
 
 from billing.collection import claims, steps
 from billing.models import InvoiceStep, Statement
-from tests.billing.stripe.scene import Scene
+from billing.stripe_gateway import Credentials, StripeGateway
+from tests.billing.stripe.scene import API_KEY, SECRET, Scene
 from tests.seed import SEED
 from tests.stripe_server.faults import Fault
 
@@ -112,3 +115,34 @@ def test_random_failures_end_with_equal_totals_and_no_second_invoice(
     scene.release_claims()
     scene.collect_later(turns=2)
     require_equal(scene, statements)
+
+
+def test_workers_side_by_side_make_one_invoice_of_each_statement(scene: Scene) -> None:
+    dice = random.Random(SEED)
+    scene.server.faults.dice = dice
+    scene.server.faults.probabilities = {Fault.LOST_ANSWER: 0.05, Fault.ERROR_AFTER_COMMIT: 0.05}
+    customers = [scene.customer(f"customer-{number}") for number in range(3)]
+    statements = [scene.statement(customers[number % 3], [number + 1]) for number in range(9)]
+
+    def work() -> None:
+        try:
+            for _ in range(3):
+                scene.collect_later()
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(work) for _ in range(4)]:
+            done.result()
+    scene.server.faults.probabilities = {}
+    scene.collect_later(turns=2)
+    require_equal(scene, statements)
+    assert len(scene.server.world.customers) == 3
+
+
+def test_no_transaction_is_open_while_stripe_is_asked(scene: Scene) -> None:
+    scene.statement(scene.customer())
+    gateway = StripeGateway(Credentials(API_KEY, SECRET, scene.server.url))
+    with scene.account.scope(), pytest.raises(AssertionError, match="no transaction is open"):
+        gateway.read_invoice("in_1")
+    assert scene.server.requests == []

@@ -5,6 +5,7 @@ import pytest
 from billing.collection.credentials import configure_collection
 from billing.collection.events import store_events
 from billing.models import AccountState, Customer, CustomerLink, Statement, StripeAccount
+from common.json_bodies import JsonObject
 from metering.limits.halts import lift_halt
 from metering.models import Halt
 from tests.billing.stripe.scene import Scene, travel
@@ -105,7 +106,7 @@ def test_an_invoice_that_is_not_paid_in_time_is_overdue_without_word_from_stripe
 def test_overdue_customers_are_halted_if_the_tenant_wants_it_and_released_when_they_pay(
     scene: Scene, customer: Customer, statement: Statement
 ) -> None:
-    own = {"tenant": scene.account.tenant}
+    own: JsonObject = {"tenant": scene.account.tenant}
     with scene.account.scope():
         configure_collection(actor="tests", halts_overdue=True, **own)
         links = [("team", "growth"), ("customer", "acme"), ("agent", "gone")]
@@ -130,7 +131,7 @@ def test_overdue_customers_are_halted_if_the_tenant_wants_it_and_released_when_t
 
 
 def test_halts_end_when_the_tenant_no_longer_wants_them(scene: Scene, statement: Statement) -> None:
-    own = {"tenant": scene.account.tenant, "actor": "tests"}
+    own: JsonObject = {"tenant": scene.account.tenant, "actor": "tests"}
     with scene.account.scope():
         configure_collection(halts_overdue=True, **own)
     scene.server.world.pay(scene.row(statement).stripe_id, succeeds=False)

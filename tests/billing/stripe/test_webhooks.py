@@ -174,7 +174,7 @@ def test_http_deliveries_in_any_order_and_number_end_in_the_same_state(
     assert len(events) == 7
     dice = random.Random(SEED)
     seen = set()
-    for _ in range(12):
+    for _ in range(6):
         with scene.account.scope():
             StripeEvent.objects.all().delete()
         scene.forget_payments()
@@ -184,11 +184,9 @@ def test_http_deliveries_in_any_order_and_number_end_in_the_same_state(
                 scene.collect()
         scene.collect()
         row = scene.row(statement)
-        seen.add(
-            (row.status, row.amount_paid, row.amount_refunded, row.amount_disputed)
-            + (row.has_payment_failed, row.account.state)
-        )
-    assert seen == {("paid", 1000, 250, 0, False, AccountState.REFUNDED)}
+        amounts = (row.amount_paid, row.amount_refunded, row.amount_disputed)
+        seen.add((row.status, amounts, row.has_payment_failed, row.account.state))
+    assert seen == {("paid", (1000, 250, 0), False, AccountState.REFUNDED)}
 
 
 class Truth(NamedTuple):

@@ -260,10 +260,21 @@ def test_a_long_past_is_replayed_by_a_worker(
 
 def test_a_form_that_is_not_complete_has_no_preview(account: Account, owner: Client) -> None:
     text = said(post(owner, fill(owner, name="", limit_cost_nanos="50,00"), "/budgets/preview"))
-    assert "Give the budget a name." in text
+    assert "No preview yet" in text
     assert "commas could mean" in text
     with account.scope():
         assert not Simulation.objects.filter(tenant=account.tenant).exists()
+
+
+def test_what_a_budget_would_do_is_shown_before_it_has_a_name(
+    account: Account, owner: Client
+) -> None:
+    send(account, [make_event(cost_usd="40"), make_event(cost_usd="40")])
+    text = said(post(owner, fill(owner, name=""), "/budgets/preview"))
+    assert "Would have refused 1 call on 1 day and saved $40.00" in text
+    # The refused call tells it; no level counts how often it was almost reached.
+    assert "was reached" not in text
+    assert "Give the budget a name." in said(post(owner, fill(owner, name="")))
 
 
 @pytest.mark.parametrize(
@@ -277,3 +288,8 @@ def test_a_form_that_is_not_complete_has_no_preview(account: Account, owner: Cli
 def test_the_result_of_a_replay_in_a_sentence(refused: int, calls: int, words_: str) -> None:
     outcome = Outcome(refused=refused, days=1, saved_nanos=5 * NANOS // 2, levels=[])
     assert finding_of(outcome, calls=calls) == words_
+
+
+def test_refused_calls_without_a_price_saved_nothing_to_speak_of() -> None:
+    outcome = Outcome(refused=206, days=4, saved_nanos=0, levels=[])
+    assert finding_of(outcome, calls=900) == "Would have refused 206 calls on 4 days"

@@ -201,6 +201,27 @@ def test_the_burn_down_ends_at_the_windows_balance(account: Account, owner: Clie
     assert Decimal(window.spent_nanos) == Decimal("4.5") * NANOS
 
 
+def test_a_window_without_end_is_drawn_from_the_first_day_of_its_usage(
+    account: Account, owner: Client
+) -> None:
+    """What was spent days ago may be reported within a minute, as an import does."""
+    budget = make_budget(account, period="lifetime", cost_usd=10)
+    first = datetime.now(UTC) - timedelta(days=20)
+    send(
+        account,
+        [
+            make_event(agent="importer", cost_usd="3", time=first.isoformat()),
+            make_event(agent="late", cost_usd="1.5"),
+        ],
+    )
+    spent = json.loads(page(owner, f"/budgets/{budget.id}/chart.json"))["data"][0]
+    assert spent["x"][0] == f"{first:%Y-%m-%d}T00:00:00"
+    assert (spent["y"][0], spent["y"][1], spent["y"][-1]) == (0, 3, 4.5)
+    said = words(owner, f"/budgets/{budget.id}")
+    assert "importer $3.00" in said
+    assert "an hour" not in said
+
+
 def test_increases_are_steps_and_crossings_marks(account: Account, owner: Client) -> None:
     budget = make_budget(account, period="day", cost_usd=10, levels=[(70, "none"), (100, "block")])
     send(account, [make_event(cost_usd="8")])
@@ -211,6 +232,22 @@ def test_increases_are_steps_and_crossings_marks(account: Account, owner: Client
     assert {"Spent", "Limit", "Level reached"} <= set(names)
     steps = figure["data"][names.index("Limit")]["y"]
     assert {10.0, 15.0} <= set(steps)
+
+
+def test_a_lockout_of_other_calls_too_is_lifted_only_if_chosen(
+    account: Account, owner: Client
+) -> None:
+    budget = make_budget(account, match={"feature": "review"}, cost_usd=10)
+    make_raise(account, budget, usd=5, agent=None)
+    for match, is_checked in (({"agent": "scout"}, False), ({"feature": "review"}, True)):
+        with account.scope():
+            made = halt(tenant=account.tenant, match=match, reason="Locked out.", actor="tests")
+            Halt.objects.filter(tenant=account.tenant, id=made.id).update(kind=HaltKind.LOCKOUT)
+        box = f'name="lift" value="{made.id}"{" checked" if is_checked else ""}>'
+        assert box in page(owner, f"/budgets/{budget.id}")
+        html = page(owner, "/enforcement/requests")
+        assert box in html
+        assert ("Something else stops these calls too" in html) is is_checked
 
 
 def test_past_periods_are_history_and_open_their_window(account: Account, owner: Client) -> None:

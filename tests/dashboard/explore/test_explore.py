@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.json_bodies import JsonObject
+from dashboard import counted_later
 from dashboard.explore import exports
 from dashboard.explore.metrics import METRICS
 from metering.reporting import bounded
@@ -372,12 +373,40 @@ def test_the_address_is_the_view(account: Account, owner: Client) -> None:
     assert sorted(parse_qsl(unescape(download[1]))) == sorted(parse_qsl(query))
 
 
+def test_a_page_of_much_usage_comes_before_figures_that_are_no_sums(
+    account: Account, owner: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(account, [make_event(agent="a", user=f"u{n}", cost_usd="0.5") for n in range(2)])
+    monkeypatch.setattr(counted_later, "COUNTED_AT_ONCE_MAX", 1)
+    html = page(owner, f"{TODAY}&group_by=agent&metric=users&search=a")
+    assert "Users by agent" in html
+    assert 'id="ranking"' not in html
+    (later,) = re.findall(r'hx-get="(/explore/ranking.html[^"]*)"', html)
+    figures = owner.get(unescape(later)).content.decode()
+    assert re.search(r'<h1 id="headline" hx-swap-oob="true">Users: 2', figures)
+    assert row_shows(figures, "a", "2")
+    assert 'value="a"' in figures
+    # Sums are read as fast as the page.
+    assert 'id="ranking"' in page(owner, f"{TODAY}&group_by=agent&metric=error_rate")
+    monkeypatch.setattr(bounded, "EVENTS_MAX", -1)
+    refused = owner.get("/explore/ranking.html?group_by=user&metric=p95_cost_usd").content.decode()
+    assert "This cannot be shown together" in refused
+    assert "Show spend instead" in refused
+
+
+def row_shows(html: str, name: str, text: str) -> bool:
+    """Whether a cell of the row of a value has exactly this text."""
+    row = re.search(rf">{re.escape(name)}</a>\s*</th>(.*?)</tr>", table_of(html), re.S)
+    assert row is not None, name
+    return text in re.findall(r">\s*([^<>]+?)\s*<", row[1])
+
+
 def test_what_would_read_too_much_is_refused_in_words(
     account: Account, owner: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     send(account, [make_event(agent="a", feature="f", cost_usd="1", latency_ms=5)])
     monkeypatch.setattr(bounded, "EVENTS_MAX", -1)
-    query = f"{TODAY}&group_by=customer&metric=p95_latency_ms"
+    query = f"{TODAY}&group_by=user&metric=p95_latency_ms"
     html = page(owner, query)
     assert "one by one: ask for a shorter range" in html
     assert "Show spend instead" in html

@@ -49,6 +49,18 @@ def test_the_headline_counts_people_and_invitations(account: Account, owner: Cli
     assert Client().get(link[1]).status_code == 200
 
 
+def test_many_members_are_searched_by_address(account: Account, owner: Client) -> None:
+    assert "Search by email" not in page(owner, "/settings/members")
+    emails = [make_member(account, Role.VIEWER) for _ in range(20)]
+    assert "Search by email" in page(owner, "/settings/members")
+    html = page(owner, f"/settings/members?q={emails[7].upper()}")
+    assert emails[7] in html
+    assert not [email for email in emails if email != emails[7] and email in html]
+    # The headline counts everyone.
+    assert "21 people have access." in text_of(html)
+    assert "address contains “%zq”" in words(owner, "/settings/members?q=%25zq")
+
+
 def test_an_invitation_brings_the_teams_that_still_exist(account: Account, owner: Client) -> None:
     growth, gone = make_team(account, "growth"), make_team(account, "gone")
     form = {"email": "jun@example.com", "role": "viewer", "teams": [growth.id, gone.id]}

@@ -147,7 +147,7 @@ def test_percentiles_come_when_asked_for(client: Client, account: Account) -> No
     assert 950 <= row["latency_ms"]["p50"] <= 1050
     assert 0.475 <= float(row["request_cost_usd"]["p99"]) <= 0.525
     assert row["time_to_first_token_ms"] == {"p50": None, "p95": None, "p99": None}
-    refused = get(client, account, "/v1/usage", group_by="team", percentiles="true")
+    refused = get(client, account, "/v1/usage", group_by="user", percentiles="true")
     assert refusal(refused) == (400, "percentiles_unavailable")
 
 

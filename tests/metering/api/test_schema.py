@@ -23,6 +23,7 @@ from schemathesis.specs.openapi.checks import (
 from common.json_bodies import JsonObject
 from tests.alerts.examples import make_anomaly, make_incident
 from tests.alerts.scene import make_channel
+from tests.billing.everything import bill
 from tests.factories import Account, make_budget, make_event, send
 from tests.metering.api.caller import caller
 from tests.wsgi import application
@@ -113,12 +114,29 @@ ALERTS = (
 )
 
 
+CREDIT = ("/v1/credit", "/v1/wallets", "/v1/coupons")
+
+
 def make_objects(account: Account, label: str) -> JsonObject:
     """One object of each kind, by the name of the path parameter that finds it: of those that the
     operation may be about.
     """
-    is_of_alerts = label.partition(" ")[2].startswith(ALERTS)
-    return make_alerts(account) if is_of_alerts else make_configuration(account)
+    address = label.partition(" ")[2]
+    if address.startswith(ALERTS):
+        return make_alerts(account)
+    return make_credit(account) if address.startswith(CREDIT) else make_configuration(account)
+
+
+def make_credit(account: Account) -> JsonObject:
+    bill(account)
+    api = caller(account)
+    addresses = ("credits", "wallets", "coupons", "credit-notes")
+    return {
+        f"{address.removesuffix('s').replace('-', '_')}_id": api.get(f"/v1/{address}").body["data"][
+            0
+        ]["id"]
+        for address in addresses
+    }
 
 
 def make_alerts(account: Account) -> JsonObject:

@@ -84,6 +84,7 @@ SIZES = (
     "budget_window",
     "window_seal",
     "decision",
+    "usage_combination",
 )
 
 
@@ -272,6 +273,7 @@ CHANGED_BY_HAND = {
     "a balance and the seal of its entries": "WITH changed AS (UPDATE window_seal SET entry_nanos ="
     " entry_nanos + 1 WHERE event_nanos > 0 RETURNING window_id) UPDATE budget_window SET"
     " spent_nanos = spent_nanos + 1 WHERE id IN (SELECT window_id FROM changed)",
+    "a combination of what remains": "UPDATE usage_combination SET calls = calls + 1",
     "an event that remains": "UPDATE usage_event SET cost_nanos = cost_nanos + 1",
     "how far it is sealed": "UPDATE usage_seal SET"
     " sealed_until = sealed_until + interval '14 months'",

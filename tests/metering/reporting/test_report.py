@@ -359,7 +359,7 @@ def test_too_many_events_are_refused_and_never_read_in_part(
     )
     monkeypatch.setattr(bounded, "EVENTS_MAX", 50)
     for metric in ("sessions", "p95_latency_ms"):
-        filtered = replace(question, filters={"team": ("growth",)})
+        filtered = replace(question, filters={"team": ("growth",), "provider": ("openai",)})
         with snapshot(busy), pytest.raises(InvalidQuestion) as caught:
             usage_report(filtered, metrics=(metric,))
         assert caught.value.code == "too_much_to_read"

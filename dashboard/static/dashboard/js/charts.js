@@ -114,8 +114,10 @@
   function legendEntry(trace) {
     const entry = document.createElement("span");
     const swatch = document.createElement("i");
-    swatch.className = trace.line?.dash && trace.line.dash !== "solid" ? "swatch dashed" : "swatch";
-    swatch.style.color = trace.marker?.color ?? trace.line?.color;
+    const isRing = trace.mode === "markers";
+    const isDashed = trace.line?.dash && trace.line.dash !== "solid";
+    swatch.className = isRing ? "swatch ring" : isDashed ? "swatch dashed" : "swatch";
+    swatch.style.color = isRing ? trace.marker.line.color : trace.marker?.color ?? trace.line?.color;
     entry.append(swatch, trace.meta?.name || trace.name);
     return entry;
   }

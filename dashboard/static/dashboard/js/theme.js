@@ -22,6 +22,14 @@
       // It lasts for this page only.
     }
     changed();
+    mark(document);
+  }
+
+  // The choice in force is pressed.
+  function mark(element) {
+    element.querySelectorAll("[data-theme-choice]").forEach((choice) => {
+      choice.setAttribute("aria-pressed", choice.dataset.themeChoice === (root.dataset.theme ?? ""));
+    });
   }
 
   document.addEventListener("click", (event) => {
@@ -32,4 +40,6 @@
     choose(isDark ? "light" : "dark");
   });
   system.addEventListener("change", changed);
+  document.addEventListener("DOMContentLoaded", () => mark(document));
+  document.addEventListener("htmx:load", (event) => mark(event.detail.elt));
 })();
