@@ -73,8 +73,8 @@ class Subscriptions(Resource[Subscription]):
         return rows if key is None else rows.filter(customer__key=key)
 
     def create_row(self, fields: JsonObject) -> Subscription:
-        named = {
+        rows = {
             name: named(name, find, self.tenant.id, fields[name])
             for name, find in (("customer", find_customer), ("plan", find_plan))
         }
-        return super().create_row({**fields, **named})
+        return super().create_row({**fields, **rows})
