@@ -14,6 +14,7 @@ from billing.api.references import (
     find_customer,
     find_plan,
     named,
+    of_customer,
 )
 from billing.models import Subscription
 from billing.subscriptions import SUBSCRIPTIONS
@@ -68,13 +69,10 @@ class Subscriptions(Resource[Subscription]):
         return super().rows().select_related("customer", "plan")
 
     def listed_rows(self) -> QuerySet[Subscription]:
-        key = self.request.query_params.get("customer")
-        rows = self.rows()
-        return rows if key is None else rows.filter(customer__key=key)
+        return of_customer(self.rows(), self.tenant.id, self.request.query_params.get("customer"))
 
     def create_row(self, fields: JsonObject) -> Subscription:
-        rows = {
-            name: named(name, find, self.tenant.id, fields[name])
-            for name, find in (("customer", find_customer), ("plan", find_plan))
-        }
-        return super().create_row({**fields, **rows})
+        tenant_id = self.tenant.id
+        customer = named("customer", find_customer, tenant_id, fields["customer"])
+        plan = named("plan", find_plan, tenant_id, fields["plan"])
+        return super().create_row({**fields, "customer": customer, "plan": plan})
