@@ -21,6 +21,7 @@ from billing.subscriptions import SUBSCRIPTIONS
 from common.api.fields import StrictSerializer, Timestamp
 from common.api.pagination import PAGE_PARAMETERS
 from common.json_bodies import JsonObject
+from metering.fields.body import errors_at_members
 from tenants.api.resources import Resource
 from tenants.roles import Scope
 
@@ -76,4 +77,9 @@ class Subscriptions(Resource[Subscription]):
             name: named(name, find, self.tenant.id, fields[name])
             for name, find in (("customer", find_customer), ("plan", find_plan))
         }
-        return super().create_row({**fields, **rows})
+        with errors_at_members(self.body()):
+            return super().create_row({**fields, **rows})
+
+    def update_row(self, row: Subscription, changes: JsonObject) -> Subscription:
+        with errors_at_members(self.body()):
+            return super().update_row(row, changes)
