@@ -21,7 +21,7 @@ from billing.statement_files import file_response
 from billing.statement_periods import open_drafts
 from billing.statement_views import LineView, StatementView, views_of
 from billing.statements import finalize, find_statement, void
-from common.api.fields import Count, StrictSerializer, read_body
+from common.api.fields import Count, OptionalBody, read_body
 from common.api.pagination import PAGE_PARAMETERS
 from common.api.parameters import InvalidParameter
 from common.api.structs import Answer, UtcTimestamp, about, one_of
@@ -82,7 +82,7 @@ class StatementAnswer(Answer):
     voided_at: UtcTimestamp | None
 
 
-class FinalizeBody(StrictSerializer):
+class FinalizeBody(OptionalBody):
     """What is accepted of a statement that becomes final."""
 
     accept_unpriced = Count(
@@ -155,8 +155,12 @@ class Statements(Resource[Statement]):
         responses=StatementAnswer,
     )
     def finalise(self, request: Request, statement_id: int) -> Response:
+<<<<<<< HEAD
         sent: object = request.data
         body = {} if sent is None else read_body(FinalizeBody, request)
+=======
+        body = read_body(FinalizeBody, request)
+>>>>>>> main
         tenant_id = holder_of(request).tenant_id
         finalize(
             tenant_id,
