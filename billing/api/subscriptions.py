@@ -21,6 +21,7 @@ from billing.subscriptions import SUBSCRIPTIONS
 from common.api.fields import StrictSerializer, Timestamp
 from common.api.pagination import PAGE_PARAMETERS
 from common.json_bodies import JsonObject
+from metering.fields.body import errors_at_members
 from tenants.api.resources import Resource
 from tenants.roles import Scope
 
@@ -72,7 +73,20 @@ class Subscriptions(Resource[Subscription]):
         return of_customer(self.rows(), self.tenant.id, self.request.query_params.get("customer"))
 
     def create_row(self, fields: JsonObject) -> Subscription:
+<<<<<<< HEAD
+        rows = {
+            name: named(name, find, self.tenant.id, fields[name])
+            for name, find in (("customer", find_customer), ("plan", find_plan))
+        }
+        with errors_at_members(self.body()):
+            return super().create_row({**fields, **rows})
+
+    def update_row(self, row: Subscription, changes: JsonObject) -> Subscription:
+        with errors_at_members(self.body()):
+            return super().update_row(row, changes)
+=======
         tenant_id = self.tenant.id
         customer = named("customer", find_customer, tenant_id, fields["customer"])
         plan = named("plan", find_plan, tenant_id, fields["plan"])
         return super().create_row({**fields, "customer": customer, "plan": plan})
+>>>>>>> main

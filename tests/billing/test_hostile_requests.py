@@ -163,3 +163,16 @@ def test_archiving_gives_back_a_plan_that_was_billed_and_never_begins(account: A
         if line[1] == "Later"
     ]
     assert adjustments == [("adjustment", "Later", -3000)]
+
+
+def test_faults_of_a_subscription_are_at_its_members(account: Account) -> None:
+    customer = make_customer(account)
+    plan, in_yen = make_plan(account, FEE), make_plan(account, FEE, currency="JPY")
+    api, start = caller(account), FIRST.isoformat()
+    body = {"customer": customer.key, "plan": plan.id, "starts_at": start}
+    assert api.post("/v1/subscriptions", {**body, "ends_at": start}).pointers == {"/ends_at"}
+    assert api.post("/v1/subscriptions", {**body, "plan": in_yen.id}).pointers == {"/plan"}
+    made = api.post("/v1/subscriptions", body)
+    assert made.status == 201
+    changed = api.patch(f"/v1/subscriptions/{made.body['id']}", {"ends_at": start})
+    assert changed.pointers == {"/ends_at"}
