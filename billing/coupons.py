@@ -82,7 +82,7 @@ def end_coupon(coupon: Coupon, *, actor: str) -> Coupon:
 
 def discounts_of(statements: Collection[Statement], *, at: datetime) -> dict[int, Discount]:
     """Return the discounts of statements that are finalized at a time, by the statement's id: of
-    each the oldest coupon that lasts at the period's end, was made by then, and is not used up.
+    each the oldest coupon that lasts at its period's end, was made by then, and is not used up.
     """
     coupons = _coupons_of({each.customer_id for each in statements}, at=at)
     found = {each.id: _oldest(coupons[each.customer_id], each.period_end) for each in statements}

@@ -140,6 +140,7 @@ NAVIGATION: Final = (
             Tab("plans", "Plans"),
             Tab("statements", "Statements"),
             Tab("credits", "Credits"),
+            Tab("reconciliation", "Reconciliation"),
         ),
         is_of_tenant=True,
     ),

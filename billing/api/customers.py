@@ -26,6 +26,7 @@ from common.api.fields import (
     Timestamp,
     Timezone,
     Value,
+    problem_at,
 )
 from common.json_bodies import JsonObject
 from metering.fields.body import RowBody
@@ -84,6 +85,12 @@ class LinkBody(StrictSerializer):
             "from": Timestamp(source="starts_at", required=False, allow_null=True),
             "to": Timestamp(source="ends_at", required=False, allow_null=True),
         }
+
+    def validate(self, attrs: JsonObject) -> JsonObject:
+        starts_at, ends_at = attrs.get("starts_at"), attrs.get("ends_at")
+        if starts_at and ends_at and starts_at >= ends_at:
+            raise problem_at("to", "must be after 'from'")
+        return attrs
 
 
 @extend_schema_field(LinkBody(many=True))

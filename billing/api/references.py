@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from django.db.models import Model, Q, QuerySet
+from django.db.models import Model, QuerySet
 from drf_spectacular.utils import OpenApiParameter, extend_schema_field
 from rest_framework import serializers
 
@@ -87,11 +87,10 @@ def _id_of(text: str) -> int | None:
 
 
 def customers_named(tenant_id: int, text: str) -> QuerySet[Customer]:
-    """Return the customer that a query parameter names, if there is one."""
-    wanted = Q(key=text)
-    if (row_id := _id_of(text)) is not None:
-        wanted |= Q(id=row_id)
-    return Customer.objects.filter(wanted, tenant_id=tenant_id)
+    """Return the customer with this key, else with this id: none or one."""
+    customers = Customer.objects.filter(tenant_id=tenant_id)
+    by_key, row_id = customers.filter(key=text), _id_of(text)
+    return by_key if row_id is None or by_key.exists() else customers.filter(id=row_id)
 
 
 def of_customer(

@@ -11,6 +11,7 @@ from billing.settings import (
     change_billing_settings,
 )
 from common.api.fields import Count, StrictSerializer, Text, read_body
+from metering.fields.body import errors_at_members
 from tenants.api.views import ApiView, actor_of, tenant_of
 from tenants.roles import Scope
 
@@ -55,5 +56,6 @@ class BillingSettingsView(ApiView):
     def patch(self, request: Request) -> Response:
         tenant = tenant_of(request)
         changes = read_body(BillingSettingsBody, request, billing_settings(tenant.id))
-        changed = change_billing_settings(tenant, actor=actor_of(request), changes=changes)
+        with errors_at_members(BillingSettingsBody()):
+            changed = change_billing_settings(tenant, actor=actor_of(request), changes=changes)
         return Response(BillingSettingsBody(changed).data)

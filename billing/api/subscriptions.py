@@ -21,6 +21,7 @@ from billing.subscriptions import SUBSCRIPTIONS
 from common.api.fields import StrictSerializer, Timestamp
 from common.api.pagination import PAGE_PARAMETERS
 from common.json_bodies import JsonObject
+from metering.fields.body import errors_at_members
 from tenants.api.resources import Resource
 from tenants.roles import Scope
 
@@ -75,4 +76,9 @@ class Subscriptions(Resource[Subscription]):
         tenant_id = self.tenant.id
         customer = named("customer", find_customer, tenant_id, fields["customer"])
         plan = named("plan", find_plan, tenant_id, fields["plan"])
-        return super().create_row({**fields, "customer": customer, "plan": plan})
+        with errors_at_members(self.body()):
+            return super().create_row({**fields, "customer": customer, "plan": plan})
+
+    def update_row(self, row: Subscription, changes: JsonObject) -> Subscription:
+        with errors_at_members(self.body()):
+            return super().update_row(row, changes)

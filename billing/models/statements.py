@@ -149,7 +149,7 @@ class StatementLine(models.Model):
     ends_at = models.DateTimeField()
     # Exact decimals and fractions, as text: "1234.5", "145/3".
     quantity = models.CharField(max_length=100)
-    exact_amount = models.CharField(max_length=200)
+    exact_amount = models.TextField()
     amount = models.BigIntegerField()
     # Of an adjustment: the statement whose line of this key it adjusts.
     adjusts = models.ForeignKey(

@@ -12,8 +12,9 @@ from django.utils.safestring import SafeString
 
 from billing.currencies import LOCALE, amount_of, digits_of, money_of
 from billing.models import Coupon
+from billing.reconciliation.results import decimal_string
 from billing.statement_files import day_range
-from common.money import MINUS, NANOS_PER_USD, usd_from_nanos
+from common.money import MINUS, NANOS_PER_USD, money, usd_from_nanos
 
 register = template.Library()
 
@@ -84,3 +85,15 @@ def coupon_words(coupon: Coupon) -> str:
         return f"{off} off"
     used = getattr(coupon, "used", 0)
     return f"{off} off, {used:,} of {coupon.statements_max:,} statements used"
+
+
+@register.simple_tag
+def figure(value: Decimal, unit: str) -> SafeString:
+    """An amount of a currency, or a quantity, that was compared; exact for machines."""
+    exact = decimal_string(value)
+    words = (
+        money(int(value * NANOS_PER_USD))
+        if unit == "USD"
+        else f"{Decimal(exact):,f} {unit}".replace("-", MINUS)
+    )
+    return format_html('<data value="{}" title="{} {}">{}</data>', exact, exact, unit, words)

@@ -33,7 +33,7 @@ def make_coupon(account: Account, customer: Customer, **fields: Any) -> Coupon:
 
 
 def found(
-    account: Account, customer: Customer, period_end: datetime = END, at: datetime = FOREVER
+    account: Account, customer: Customer, period_end: datetime = END, *, at: datetime = FOREVER
 ) -> Discount | None:
     statement = Statement(id=1, customer=customer, period_end=period_end)
     with account.scope():
@@ -45,7 +45,7 @@ def test_a_coupon_is_for_periods_that_end_while_it_lasts(account: Account, acme:
     assert found(account, acme) == Discount(coupon.id, "Launch", Decimal(10), None)
     assert found(account, acme, START) is None
     assert found(account, acme, END + timedelta(seconds=1)) is None
-    assert found(account, acme, END, coupon.created_at - timedelta(seconds=1)) is None
+    assert found(account, acme, at=coupon.created_at - timedelta(seconds=1)) is None
 
 
 def test_the_oldest_is_used_until_it_is_used_up(account: Account, acme: Customer) -> None:

@@ -2,6 +2,7 @@
 difference.
 """
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
@@ -9,6 +10,7 @@ import time_machine
 
 from billing import statement_lines
 from billing.models import StatementState
+from billing.rating import RatedLine, UsedPart, rate
 from billing.statements import void
 from tests.billing.scene import (
     PER_REQUEST,
@@ -98,9 +100,13 @@ def test_what_is_final_is_rated_again_only_if_something_changed(
     billed = Billed.on(account, PER_REQUEST, since=first)
     billed.use(2, at=first + HOUR)
     billed.finalize(first)
-    rated = []
-    rate = statement_lines.rate
-    monkeypatch.setattr(statement_lines, "rate", lambda parts: rated.append(1) or rate(parts))
+    rated: list[Sequence[UsedPart]] = []
+
+    def counted(parts: Sequence[UsedPart]) -> list[RatedLine]:
+        rated.append(parts)
+        return rate(parts)
+
+    monkeypatch.setattr(statement_lines, "rate", counted)
     assert billed.view(second).totals.total == 0
     assert len(rated) == 1
     billed.use(1, at=first + HOUR)

@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("billing", "0006_month_end"),
+        ("billing", "0007_exact_amounts"),
     ]
 
     operations = [
