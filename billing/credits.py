@@ -259,3 +259,9 @@ def held_for_calls(cover: CreditCover) -> int:
         paid_before=cover.paid_before,
         committed=charge_of(cover.wallet, cover.spent_nanos),
     )
+
+
+def held_of(grants: Collection[CreditGrant]) -> dict[int, int]:
+    """Return what each of these grants keeps for calls in flight, by id; of most it is nothing."""
+    covers = CreditCover.objects.filter(grant__in=grants).select_related("wallet")
+    return {cover.grant_id: held_for_calls(cover) for cover in covers}

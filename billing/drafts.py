@@ -19,7 +19,15 @@ from billing import coupons, credit_notes, credits
 from billing.currencies import digits_of
 from billing.models import Customer, LineKind, Statement, StatementLine, StatementState
 from billing.rating import RatedLine
-from billing.statement_lines import LineKey, Lines, lines_of, period_of, periods_of
+from billing.statement_lines import (
+    CustomerPeriod,
+    Inputs,
+    LineKey,
+    Lines,
+    inputs_of,
+    period_of,
+    periods_of,
+)
 from billing.totals import Billed, Coupon, TaxRate, Totals, adjust, settle_totals, to_minor
 from billing.usage import usage_kept_from
 
@@ -57,6 +65,8 @@ class Draft:
     revision: Revision
     # The start of the earliest period whose usage is in it.
     reads_from: datetime
+    # A digest of what its own lines are made of.
+    inputs: str
 
     @property
     def unpriced(self) -> int:
@@ -108,22 +118,26 @@ def drafts_of(statements: Collection[Statement]) -> dict[int, Draft]:
     revisions = revisions_of(tenant_id, {each.customer_id for each in statements})
     adjusted = _adjusted_by(tenant_id, statements)
     earlier = [each for group in adjusted.values() for each in group]
-    before = _billed_before(tenant_id, earlier)
-    lines = lines_of(tenant_id, periods_of([*statements, *earlier]))
+    inputs = inputs_of(tenant_id, periods_of([*statements, *earlier]))
+    changed = _changed(tenant_id, earlier, inputs)
+    before = _billed_before(tenant_id, changed)
     payments = payments_of(statements, at=timezone.now())
     drafts: dict[int, Draft] = {}
     for statement in statements:
         currency = statement.customer.currency
-        every_line = _own_lines(lines[statement.customer_id, period_of(statement)], currency)
+        own = inputs[statement.customer_id, period_of(statement)]
+        every_line = _own_lines(own.lines(), currency)
         for each in adjusted[statement.id]:
-            now = lines[each.customer_id, period_of(each)]
-            every_line += _adjustments(each, before[each.id], now, currency)
+            if each in changed:
+                now = inputs[each.customer_id, period_of(each)].lines()
+                every_line += _adjustments(each, before[each.id], now, currency)
         drafts[statement.id] = Draft(
             statement,
             every_line,
             totals_of(statement, sum(line.amount for line in every_line), payments),
             revisions.get(statement.customer_id, (0, 0)),
             min(each.period_start for each in (statement, *adjusted[statement.id])),
+            own.digest(),
         )
     return drafts
 
@@ -237,7 +251,33 @@ def _adjusted_by(tenant_id: int, statements: Collection[Statement]) -> dict[int,
     return adjusted
 
 
-def _billed_before(tenant_id: int, statements: Sequence[Statement]) -> dict[int, _BilledBefore]:
+def _changed(
+    tenant_id: int,
+    statements: Sequence[Statement],
+    inputs: Mapping[CustomerPeriod, Inputs],
+) -> set[Statement]:
+    """Return the statements that may need an adjustment: those that have some, and those whose
+    lines are made of something else by now. A void one without adjustments charges nothing.
+    """
+    with_adjustments = set(
+        StatementLine.objects.filter(
+            tenant_id=tenant_id, adjusts_id__in=[each.id for each in statements]
+        )
+        .values_list("adjusts_id", flat=True)
+        .distinct()
+    )
+    return {
+        each
+        for each in statements
+        if each.id in with_adjustments
+        or (
+            each.state == StatementState.FINAL
+            and each.inputs != inputs[each.customer_id, period_of(each)].digest()
+        )
+    }
+
+
+def _billed_before(tenant_id: int, statements: Collection[Statement]) -> dict[int, _BilledBefore]:
     ids = [each.id for each in statements]
     before: defaultdict[int, _BilledBefore] = defaultdict(_BilledBefore)
     rows = StatementLine.objects.filter(

@@ -119,7 +119,7 @@ def _fill(draft: Draft, payments: Payments, *, at: datetime, actor: str) -> None
     statement.state, statement.held_until = StatementState.FINAL, None
     statement.finalized_at, statement.finalized_by = at, actor[:300]
     statement.due_on = local.date() + timedelta(days=customer.payment_terms_days)
-    statement.unpriced = draft.unpriced
+    statement.unpriced, statement.inputs = draft.unpriced, draft.inputs
     statement.taxes = [
         {"name": tax.name, "percent": f"{tax.percent:f}", "amount": tax.amount}
         for tax in totals.taxes

@@ -58,8 +58,10 @@ from tenants.keys import find_key_holder, remembered_key_holder
 
 log = structlog.get_logger(__name__)
 
-# Forms; no one uploads files here.
+# Forms without a file.
 FORM_BYTES_MAX: Final = 1 << 20
+# Pages whose form takes a file.
+UPLOADS: Final = frozenset({"/customers/reconciliation/bills/new"})
 # What a small body may become by decompression and still be judged on the loop.
 SMALL_PLAIN_BYTES: Final = 4 * SMALL_BYTES
 # Larger bodies are judged one at a time.
@@ -88,7 +90,7 @@ class FormTooLarge(Exception):
 REFUSALS: Final[Mapping[type[Exception], tuple[int, str]]] = {
     PlainHttp: (403, "Use https: this request came over plain http."),
     TooSlow: (408, "The body came too slowly; send it again."),
-    FormTooLarge: (413, "A form holds 1 MiB at most."),
+    FormTooLarge: (413, "A form holds 1 MiB at most, and a file 10 MiB."),
     # A client that reads this has sent all: the connection, or this process, is ending.
     Incomplete: (503, "The body did not arrive in full; send it again."),
     # Its body is not read: the handler would take an empty one for what was sent.
@@ -197,7 +199,7 @@ class Edge:
         tenant_id = await self._find_tenant(scope, headers) if is_api else None
         caller = tenant_id or client_address(scope, headers)
         quota = self._strangers_quota if tenant_id is None else self._quota
-        with closing(Body(quota, caller, body_bytes_max(endpoint, is_api=is_api))) as body:
+        with closing(Body(quota, caller, body_bytes_max(endpoint, scope.path))) as body:
             if has_body(headers):
                 if is_api and tenant_id is None:
                     await drain(proto)  # its handler refuses it, whatever it holds
@@ -305,9 +307,10 @@ def client_address(scope: Scope, headers: Mapping[str, str]) -> str:
     return believed_address(address_of(scope), forwarded, trusted=settings.TRUSTED_PROXIES)
 
 
-def body_bytes_max(endpoint: Endpoint | None, *, is_api: bool) -> int:
-    if not is_api:
-        return FORM_BYTES_MAX
+def body_bytes_max(endpoint: Endpoint | None, path: str) -> int:
+    """Return the largest body that a path takes. That of a file's form has its fields besides."""
+    if not is_api_path(path):
+        return BODY_BYTES_MAX + FORM_BYTES_MAX if path in UPLOADS else FORM_BYTES_MAX
     return endpoint.body_bytes_max if endpoint else BODY_BYTES_MAX
 
 

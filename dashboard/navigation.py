@@ -139,6 +139,8 @@ NAVIGATION: Final = (
             Tab("customers", "Customers"),
             Tab("plans", "Plans"),
             Tab("statements", "Statements"),
+            Tab("credits", "Credits"),
+            Tab("reconciliation", "Reconciliation"),
         ),
         is_of_tenant=True,
     ),

@@ -20,12 +20,11 @@ from billing.credits import (
     PRIORITY_MAX,
     ROLLOVER_MONTHS_MAX,
     grant_credit,
-    held_for_calls,
+    held_of,
     void_credit,
 )
 from billing.currencies import amount_of
 from billing.models import (
-    CreditCover,
     CreditEntry,
     CreditEntryKind,
     CreditGrant,
@@ -169,7 +168,7 @@ class Credits(Resource[CreditGrant]):
             return grant_credit(tenant=self.tenant, actor=self.actor, customer=customer, **amounts)
 
     def answers(self, rows: Sequence[CreditGrant]) -> Sequence[CreditAnswer]:
-        held = _held_for_calls(rows)
+        held = held_of(rows)
         return [credit_answer(row, CreditAnswer, held.get(row.id, 0)) for row in rows]
 
     def full_answer(self, row: CreditGrant) -> CreditDetailAnswer:
@@ -177,7 +176,7 @@ class Credits(Resource[CreditGrant]):
         answer: CreditDetailAnswer = credit_answer(
             row,
             CreditDetailAnswer,
-            _held_for_calls([row]).get(row.id, 0),
+            held_of([row]).get(row.id, 0),
             entries=[_entry_answer(entry, row.customer.currency) for entry in reversed(entries)],
         )
         return answer
@@ -195,11 +194,6 @@ class Credits(Resource[CreditGrant]):
         with errors_at_members(VoidBody()):
             amounts = in_minor_units(fields, row.customer.currency, "amount")
             return Response(self.full_answer(void_credit(row, actor=self.actor, **amounts)))
-
-
-def _held_for_calls(rows: Sequence[CreditGrant]) -> dict[int, int]:
-    covers = CreditCover.objects.filter(grant__in=rows).select_related("wallet")
-    return {cover.grant_id: held_for_calls(cover) for cover in covers}
 
 
 def credit_answer(grant: CreditGrant, kind: type[Any], held: int, **further: Any) -> Any:

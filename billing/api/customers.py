@@ -5,6 +5,7 @@ from typing import Any, Final
 from drf_spectacular.utils import extend_schema, extend_schema_field, extend_schema_view
 from rest_framework import serializers
 
+from billing.api.email import Email
 from billing.api.references import find_customer
 from billing.customers import (
     CUSTOMERS,
@@ -19,7 +20,6 @@ from common.api.fields import (
     Amount,
     Choice,
     Count,
-    Email,
     Items,
     StrictSerializer,
     Text,

@@ -21,7 +21,7 @@ from billing.statement_files import file_response
 from billing.statement_periods import open_drafts
 from billing.statement_views import LineView, StatementView, views_of
 from billing.statements import finalize, find_statement, void
-from common.api.fields import Count, StrictSerializer, read_body
+from common.api.fields import Count, OptionalBody, read_body
 from common.api.pagination import PAGE_PARAMETERS
 from common.api.parameters import InvalidParameter
 from common.api.structs import Answer, UtcTimestamp, about, one_of
@@ -82,7 +82,7 @@ class StatementAnswer(Answer):
     voided_at: UtcTimestamp | None
 
 
-class FinalizeBody(StrictSerializer):
+class FinalizeBody(OptionalBody):
     """What is accepted of a statement that becomes final."""
 
     accept_unpriced = Count(

@@ -73,12 +73,11 @@ class Subscriptions(Resource[Subscription]):
         return of_customer(self.rows(), self.tenant.id, self.request.query_params.get("customer"))
 
     def create_row(self, fields: JsonObject) -> Subscription:
-        rows = {
-            name: named(name, find, self.tenant.id, fields[name])
-            for name, find in (("customer", find_customer), ("plan", find_plan))
-        }
+        tenant_id = self.tenant.id
+        customer = named("customer", find_customer, tenant_id, fields["customer"])
+        plan = named("plan", find_plan, tenant_id, fields["plan"])
         with errors_at_members(self.body()):
-            return super().create_row({**fields, **rows})
+            return super().create_row({**fields, "customer": customer, "plan": plan})
 
     def update_row(self, row: Subscription, changes: JsonObject) -> Subscription:
         with errors_at_members(self.body()):

@@ -80,6 +80,8 @@ class Statement(models.Model):
     # Names and addresses of both parties, as they were: {"seller": {...}, "customer": {...}}.
     parties = models.JSONField(default=dict)
     unpriced = models.BigIntegerField(default=0)
+    # A digest of what its own lines were made of. As long as that is the same, so are they.
+    inputs = models.CharField(max_length=64, blank=True, default="")
     subtotal = models.BigIntegerField(default=0)
     # {"name", "percent" | "amount"} of the coupon that was applied, or null.
     coupon = models.JSONField(null=True)

@@ -43,8 +43,6 @@ from common.values import COUNT_MAX, normal_value
 
 YEAR_MIN: Final = 1970
 YEAR_MAX: Final = 2200
-# The longest address that mail can go to (RFC 3696, erratum 1690).
-EMAIL_CHARACTERS_MAX: Final = 254
 ZONES = SimpleLazyObject(lambda: frozenset(available_timezones()))
 
 
@@ -211,16 +209,6 @@ class Value(Text):
         if data and not value:
             self.fail("blank")
         return value
-
-
-class Email(Text, serializers.EmailField):
-    """An email address."""
-
-    example = "billing@example.com"
-    default_error_messages = {"invalid": "must be an email address, as in billing@example.com"}
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**{"max_length": EMAIL_CHARACTERS_MAX, **options})
 
 
 class Items(Spoken, serializers.ListField):

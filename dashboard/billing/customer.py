@@ -5,14 +5,12 @@ from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
-from django.db.models import Sum
 from django.http import Http404, HttpResponse
 from django.shortcuts import render
 from django.utils import timezone
 
 from billing.customers import archive_customer, further_links, update_customer
 from billing.models import (
-    CreditNote,
     Customer,
     CustomerLink,
     Statement,
@@ -24,6 +22,8 @@ from billing.subscriptions import delete_subscription, update_subscription
 from common.errors import Conflict
 from dashboard.access import PageRequest, customers_page, may_bill
 from dashboard.amounts import money, percent
+from dashboard.billing.collection_words import payments_of
+from dashboard.billing.credits import credit_of
 from dashboard.billing.figures import CustomerFigures, figures_by_month
 from dashboard.billing.months import Month, month_of
 from dashboard.buttons import button_of
@@ -36,9 +36,9 @@ MONTHS_SHOWN: Final = 6
 STATEMENTS_SHOWN: Final = 24
 SUBSCRIPTIONS_SHOWN: Final = 50
 LINKS_SHOWN: Final = 200
-GRANTS_SHOWN: Final = 20
 # Drafts are rated when they are read; older ones say only that they are drafts.
 DRAFTS_RATED: Final = 3
+COURSE_MONTHS_MIN: Final = 4
 SECOND: Final = "var(--c2)"
 
 
@@ -100,13 +100,8 @@ def page(request: PageRequest, customer_id: int) -> HttpResponse:
         "months": [(each, row) for each, row in months if row.revenue_nanos or row.cost_nanos],
         "course": _course(months, bar) if figures.is_comparable else None,
         "now": now,
-        "grants": list(customer.credit_grants.order_by("-id")[:GRANTS_SHOWN]),
-        "credit": customer.credit_grants.aggregate(sum=Sum("balance"))["sum"] or 0,
-        "notes": list(
-            CreditNote.objects.filter(tenant=request.tenant, statement__customer=customer)
-            .select_related("statement")
-            .order_by("-id")[:GRANTS_SHOWN]
-        ),
+        "payments": payments_of(customer),
+        **credit_of(customer),
     }
     return render(request, "dashboard/billing/customer.html", context)
 
@@ -135,7 +130,8 @@ def _state_of(subscription: Subscription, now: datetime) -> str:
 def _course(months: Sequence[tuple[Month, CustomerFigures]], bar: FilterBar) -> Figure:
     """Revenue and cost by month, the oldest first."""
     used = [place for place, (_, row) in enumerate(months) if row.revenue_nanos or row.cost_nanos]
-    ordered = [*months[: max(used, default=0) + 1]][::-1]
+    oldest = max([*used, COURSE_MONTHS_MIN - 1])
+    ordered = [*months[: oldest + 1]][::-1]
     starts = [month.starts_at.astimezone(bar.zone) for month, _ in ordered]
     places = [start.replace(tzinfo=None).isoformat() for start in starts]
     revenue = [row.revenue_nanos for _, row in ordered]

@@ -18,6 +18,7 @@ from billing.statement_views import StatementView, views_of
 from billing.statements import finalize, void
 from common.formats import format_share
 from dashboard.access import PageRequest, customers_page, may_bill
+from dashboard.billing.collection_words import collection_of, left_of
 from dashboard.billing.customer_link import link_of
 from dashboard.buttons import button_of
 from dashboard.filter_bar import Choice, FilterBar
@@ -30,6 +31,7 @@ from tenants.admin_site import actor_of
 ROWS: Final = 25
 PAGE_MAX: Final = 1_000
 NEEDLE_CHARACTERS_MAX: Final = 100
+NOTES_SHOWN: Final = 50
 
 
 class StatementFilter(NamedTuple):
@@ -127,6 +129,9 @@ def statement(request: PageRequest, statement_id: int) -> HttpResponse:
             "view": view,
             "is_over": bar.now >= row.period_end,
             "may_bill": may_bill(request),
+            "notes": row.credit_notes.order_by("-id")[:NOTES_SHOWN],
+            "left": left_of(row),
+            "collection": collection_of(row),
             "customer_link": link_of(request, row.customer) if may_bill(request) else "",
             "replaced_by": _replaced_by(row),
         }

@@ -72,7 +72,7 @@ def budget_of(request: PageRequest, budget_id: int | None) -> Budget | None:
     if budget_id is None:
         return None
     budget = find_budget(request, budget_id)
-    if budget.archived_at is not None:
+    if budget.archived_at is not None or budget.managed_by:
         raise Http404
     return budget
 

@@ -9,6 +9,7 @@ from django.http import Http404, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
+from billing.models import Wallet
 from common.csv_files import csv_lines
 from common.errors import InvalidRequest
 from common.money import usd_from_nanos
@@ -88,6 +89,7 @@ def page(request: PageRequest, budget_id: int) -> HttpResponse:
         "rule": subject.rule,
         "sentence": rule_words(budget, subject.rule.levels),
         "badge": MODE_BADGES[budget.mode],
+        "wallet": Wallet.objects.filter(budget=budget).select_related("customer").first(),
         "one": window,
         "drawn": bar_of(window) if window else None,
         "left": max(0, window.limit - window.spent - window.reserved) if window else 0,

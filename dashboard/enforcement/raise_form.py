@@ -89,7 +89,7 @@ class LimitIncreaseForm(forms.Form):
 @form_page("requests", may=may_manage)
 def page(request: PageRequest) -> HttpResponse:
     """Raise the limit of one budget, after a question if it may have a digit too many."""
-    budgets = Budget.objects.filter(tenant=request.tenant, archived_at=None)
+    budgets = Budget.objects.filter(tenant=request.tenant, archived_at=None, managed_by="")
     if not request.GET.get("budget"):
         return _chooser(request, budgets)
     budget = budgets.filter(id=number_of(request.GET["budget"]) or 0).first()

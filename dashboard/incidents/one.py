@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import timedelta
 from typing import Final, NamedTuple
+from urllib.parse import urlencode
 
 from django.http import HttpResponse, JsonResponse
 from django.shortcuts import render
@@ -149,4 +150,8 @@ def _links(incident: Incident, cause: Stretch, bar: FilterBar) -> list[tuple[str
         links.append(("Budgets", reverse("dashboard:budgets")))
     if incident.kind in (IncidentKind.BREAKER, IncidentKind.LOOP):
         links.append(("Halts and open breakers", reverse("dashboard:halts")))
+    run = incident.facts.get("reconciliation_id")
+    if incident.kind == IncidentKind.RECONCILIATION and run and bar.teams is None:
+        asked = urlencode({"run": run, "kind": incident.facts.get("compared", "")})
+        links.insert(0, ("What differs", f"{reverse('dashboard:reconciliation')}?{asked}"))
     return links

@@ -11,6 +11,7 @@ from billing.settings import FINALIZE_AFTER_DAYS_MAX, billing_settings, change_b
 from dashboard.access import PageRequest, may_bill
 from dashboard.forms import form_page, form_token, save_once, sent_data
 from dashboard.frame import filter_bar_of, frame
+from dashboard.settings.stripe import SECRETS, StripeForm, stripe_context, stripe_settings
 from tenants.admin_site import actor_of
 
 
@@ -46,20 +47,18 @@ class BillingForm(forms.Form):
         "usage on the next. Empty: a person finalizes.",
     )
 
-    def __init__(self, request: PageRequest, stored: BillingSettings) -> None:
+    def __init__(self, request: PageRequest, stored: BillingSettings, *, is_sent: bool) -> None:
         super().__init__(
-            sent_data(request), initial={name: getattr(stored, name) for name in self.base_fields}
+            sent_data(request) if is_sent else None,
+            initial={name: getattr(stored, name) for name in self.base_fields},
         )
 
 
 @form_page("billing", may=may_bill, is_readable=True)
 def page(request: PageRequest) -> HttpResponse:
-    """Who are statements from, and who finalizes them?"""
+    """Who are statements from, who finalizes them, and who collects?"""
     stored = billing_settings(request.tenant.id)
-    form = BillingForm(request, stored)
-    if not may_bill(request):
-        for field in form.fields.values():
-            field.disabled = True
+    form = BillingForm(request, stored, is_sent=True)
 
     def save() -> BillingSettings:
         return change_billing_settings(
@@ -69,10 +68,34 @@ def page(request: PageRequest) -> HttpResponse:
     if save_once(request, form, save) is not None:
         messages.success(request, "Billing was changed. Final statements stay as they are.")
         return HttpResponseRedirect(reverse("dashboard:billing"))
+    own = stripe_settings(request.tenant.id)
+    return _page(request, form, StripeForm(request, own, is_sent=False))
+
+
+@form_page("billing", may=may_bill, secret_fields=SECRETS)
+def stripe(request: PageRequest) -> HttpResponse:
+    """With which key, and how, does Stripe collect?"""
+    form = StripeForm(request, stripe_settings(request.tenant.id), is_sent=True)
+    changed = save_once(request, form, lambda: form.save(request))
+    if changed is not None:
+        collects = "collects" if changed.collects else "does not collect"
+        messages.success(request, f"Stripe {collects} statements that become final from now on.")
+        return HttpResponseRedirect(reverse("dashboard:billing"))
+    own = billing_settings(request.tenant.id)
+    return _page(request, BillingForm(request, own, is_sent=False), form)
+
+
+def _page(request: PageRequest, form: BillingForm, stripe_form: StripeForm) -> HttpResponse:
+    is_locked = not may_bill(request)
+    for field in (*form.fields.values(), *stripe_form.fields.values()):
+        field.disabled = is_locked
+    stored = billing_settings(request.tenant.id)
     context = frame(request, filter_bar_of(request), page="billing") | {
         "headline": headline_of(stored, request.tenant.name),
         "form": form,
-        "is_locked": not may_bill(request),
+        "stripe_form": stripe_form,
+        "is_locked": is_locked,
+        **stripe_context(request, is_locked=is_locked),
         **form_token(request),
     }
     return render(request, "dashboard/settings/billing.html", context)

@@ -11,8 +11,10 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from billing.currencies import LOCALE, amount_of, digits_of, money_of
+from billing.models import Coupon
+from billing.reconciliation.results import decimal_string
 from billing.statement_files import day_range
-from common.money import MINUS, NANOS_PER_USD, usd_from_nanos
+from common.money import MINUS, NANOS_PER_USD, money, usd_from_nanos
 
 register = template.Library()
 
@@ -60,3 +62,38 @@ def calls_url(events_url: str) -> str:
 def quantity(text: str) -> str:
     """A decimal string with thousands marked: 1,234.5."""
     return f"{Decimal(text):,f}".replace("-", MINUS)
+
+
+@register.filter
+def decimal_words(value: Decimal) -> str:
+    """A decimal without zeros at its end: 20, 17.5."""
+    return f"{value.normalize():f}"
+
+
+@register.simple_tag
+def coupon_words(coupon: Coupon) -> str:
+    """What a coupon takes off, and of how many statements: 10%, of 2 of 3 statements.
+
+    Needs the coupon annotated with `used`.
+    """
+    off = (
+        f"{decimal_words(coupon.percent)}%"
+        if coupon.percent is not None
+        else money_of(coupon.amount or 0, coupon.customer.currency)
+    )
+    if coupon.statements_max is None:
+        return f"{off} off"
+    used = getattr(coupon, "used", 0)
+    return f"{off} off, {used:,} of {coupon.statements_max:,} statements used"
+
+
+@register.simple_tag
+def figure(value: Decimal, unit: str) -> SafeString:
+    """An amount of a currency, or a quantity, that was compared; exact for machines."""
+    exact = decimal_string(value)
+    words = (
+        money(int(value * NANOS_PER_USD))
+        if unit == "USD"
+        else f"{Decimal(exact):,f} {unit}".replace("-", MINUS)
+    )
+    return format_html('<data value="{}" title="{} {}">{}</data>', exact, exact, unit, words)
