@@ -10,6 +10,7 @@ from django.db.models import Model
 from django.http import HttpRequest
 from unfold.widgets import UnfoldAdminTextInputWidget
 
+from billing.admin.reading import SeenByBillers
 from billing.currencies import minor_units, money_of
 from billing.models import Customer
 from common.expectations import as_sentence
@@ -55,7 +56,7 @@ class CreditForm(RowForm):
         return data
 
 
-class CreditAdmin(TenantModelAdmin):
+class CreditAdmin(SeenByBillers, TenantModelAdmin):
     """Rows of customers that are made and ended, and never changed."""
 
     writers = MONEY_ROLES

@@ -155,8 +155,7 @@ class Statements(Resource[Statement]):
         responses=StatementAnswer,
     )
     def finalise(self, request: Request, statement_id: int) -> Response:
-        sent: object = request.data
-        body = {} if sent is None else read_body(FinalizeBody, request)
+        body = read_body(FinalizeBody, request)
         tenant_id = holder_of(request).tenant_id
         finalize(
             tenant_id,

@@ -62,8 +62,8 @@ def import_a_bill(request: PageRequest) -> HttpResponse:
     form = BillForm(sent_data(request), request.FILES or None)
 
     def save() -> Imported:
-        body = form.cleaned_data["bill"].read()
-        is_json = body.removeprefix(ENCODING_MARK).lstrip()[:1] in JSON_STARTS
+        body = form.cleaned_data["bill"].read().removeprefix(ENCODING_MARK)
+        is_json = body.lstrip()[:1] in JSON_STARTS
         try:
             return import_bill(
                 tenant=request.tenant,
@@ -99,14 +99,20 @@ def _faults(error: InvalidBill) -> list[str]:
 
 
 def _words(imported: Imported) -> str:
-    days = f"{imported.days:,} day{'s' * (imported.days != 1)}"
     changed = (
         f"{imported.changed_days:,} of them new or changed"
         if imported.changed_days
         else "all known already"
     )
-    skipped = f" {imported.skipped:,} lines are no AI usage." if imported.skipped else ""
-    return f"The bill has {imported.lines:,} lines of {days}, {changed}.{skipped}"
+    skipped = imported.skipped
+    verb = "is" if skipped == 1 else "are"
+    others = f" {_counted(skipped, 'line')} {verb} no AI usage." if skipped else ""
+    lines, days = _counted(imported.lines, "line"), _counted(imported.days, "day")
+    return f"The bill has {lines} of {days}, {changed}.{others}"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 class ThresholdForm(forms.Form):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 from django.urls import reverse
@@ -9,8 +10,11 @@ from django.urls.resolvers import RoutePattern, URLPattern
 
 from alerts.models import Delivery, IncidentKind
 from alerts.settings import create_maintenance_window
+from billing.coupons import create_coupon
+from billing.credit_notes import create_credit_note
 from billing.customers import update_customer
-from billing.models import CustomerLink, Statement
+from billing.models import CustomerLink, Drift, Reconciliation
+from billing.reconciliation.results import KindResult
 from common.json_bodies import JsonObject
 from dashboard import urls
 from dashboard.models import Cadence, Readers, ReportSchedule, SavedView
@@ -28,6 +32,7 @@ from tenants.models import Membership, Team, User
 from tenants.roles import Role
 from tests.alerts.examples import make_anomaly, make_incident
 from tests.alerts.scene import make_channel
+from tests.billing.credit_scene import charge, make_grant, make_wallet
 from tests.billing.scene import PER_REQUEST, make_customer, make_plan, month_start, put_on
 from tests.factories import NANOS, Account, make_budget, make_event, send
 
@@ -150,12 +155,55 @@ def _billing(account: Account, text: str) -> JsonObject:
     link = {"dimension": "feature", "value": name}
     with account.scope():
         update_customer(customer, actor="tests", changes={"links": [link]})
-    return {
+    billed = {
         "customer_id": customer.id,
         "plan_id": plan.id,
         "subscription_id": subscription.id,
         "link_id": CustomerLink.objects.get(customer=customer, value=name).id,
-        "statement_id": Statement.objects.filter(customer=customer).earliest("period_start").id,
+    }
+    return billed | _credit(account, text)
+
+
+def _credit(account: Account, text: str) -> JsonObject:
+    """A customer who paid ahead, whose calls are held to it, with a coupon and a credit note; and
+    a comparison that found a difference.
+    """
+    own: Any = {"tenant": account.tenant, "actor": "tests"}
+    customer = make_customer(account, key=f"paid {text}"[:200], name=f"ahead {text}"[:200])
+    grant = make_grant(account, customer, 100, reference=text[:200])
+    statement = charge(account, customer, 50)
+    create_credit_note(statement, actor="tests", reason=text[:1000], amount=1)
+    wallet = make_wallet(account, customer)
+    coupon = create_coupon(**own, customer=customer, name=text[:200], percent=Decimal(10))
+    day = datetime.now(UTC).date()
+    run = Reconciliation.objects.create(
+        **own,
+        first_day=day,
+        last_day=day,
+        kinds=["providers"],
+        state="done",
+        threshold_percent=1,
+        threshold_nanos=0,
+        results={"providers": KindResult(drifts=1).stored()},
+    )
+    Drift.objects.create(
+        tenant=account.tenant,
+        reconciliation=run,
+        kind="providers",
+        day=day,
+        provider="openai",
+        model=text[:200],
+        unit="USD",
+        expected=1,
+        found=2,
+        difference=1,
+    )
+    return {
+        "grant_id": grant.id,
+        "wallet_id": wallet.id,
+        "coupon_id": coupon.id,
+        "statement_id": statement.id,
+        "run_id": run.id,
     }
 
 

@@ -36,6 +36,10 @@ ALSO: Final = (
     "/explore?metric=p95_cost_usd&group_by=agent",
     "/sessions?order=unusual",
     "/settings/prices?q=claude",
+    "/customers/credits?show=wallets",
+    "/customers/credits?show=notes",
+    "/customers/credits?show=coupons",
+    "/customers/reconciliation?kind=stripe",
 )
 
 

@@ -1,14 +1,27 @@
 """A tenant in which every page has something to show, some of it named to do harm."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from decimal import Decimal
+from typing import Any, Final
 
 from django.test import Client
 
 from alerts.delivery.requests import test_channel as send_test
+from billing.collection.credentials import configure_collection, set_credentials
+from billing.coupons import create_coupon
+from billing.credit_notes import create_credit_note
 from billing.customers import update_customer
-from billing.models import CustomerLink
+from billing.models import (
+    AccountState,
+    Customer,
+    CustomerLink,
+    InvoiceStep,
+    StripeInvoice,
+)
 from billing.plans import add_version, terms_of
+from billing.reconciliation.runs import start_reconciliation
+from billing.tasks_reconciliation import reconcile
+from dashboard.billing.reconciliation import KINDS
 from metering.jobs.tasks import run_simulations
 from metering.models import Simulation
 from tenants.invitations import invite
@@ -16,6 +29,8 @@ from tenants.models import Team, User
 from tenants.password_resets import make_reset_token
 from tenants.roles import Role
 from tests.alerts.scene import make_channel
+from tests.billing.bills import import_for, openai_bucket, openai_page
+from tests.billing.credit_scene import charge, make_grant, make_wallet
 from tests.billing.scene import PER_REQUEST, make_customer, make_plan, month_start, put_on
 from tests.dashboard.budgets.test_form import fill, post
 from tests.dashboard.settings.test_pages import make_price, make_window
@@ -147,12 +162,63 @@ def _billing(account: Account) -> dict[str, object]:
         link = {"dimension": "agent", "value": HOSTILE}
         update_customer(first.customer, actor="tests", changes={"links": [link]})
         link_id = CustomerLink.objects.get(customer=first.customer, value=HOSTILE).id
-    return {
+    billed = {
         "customer_id": first.customer_id,
         "plan_id": large.id,
         "subscription_id": first.id,
         "link_id": link_id,
     }
+    return billed | _credit(account, first.customer) | _compared(account)
+
+
+def _credit(account: Account, billed: Customer) -> dict[str, object]:
+    """Credit of every kind, a wallet, and a statement with a credit note that Stripe failed to
+    collect.
+    """
+    own: Any = {"tenant": account.tenant, "actor": "tests"}
+    customer = make_customer(account, key="prepaid", name=HOSTILE)
+    soon = datetime.now(UTC) + timedelta(days=9)
+    grant = make_grant(account, customer, 50_000, reference=HOSTILE, expires_at=soon)
+    make_grant(account, billed, 1_000, kind="promotional", priority=9)
+    statement = charge(account, billed, 1_190, taxes=(("VAT", "19", 190),))
+    with account.scope():
+        create_credit_note(statement, actor="tests", reason=HOSTILE, amount=300)
+        coupon = create_coupon(**own, customer=billed, name=HOSTILE, percent=Decimal("12.5"))
+        set_credentials(**own, api_key="sk_test_walk", webhook_secret="whsec_walk")
+        configure_collection(**own, collects=True)
+        payer = billed.stripe_accounts.create(
+            tenant=account.tenant, is_live=False, state=AccountState.OVERDUE
+        )
+        StripeInvoice.objects.create(
+            tenant=account.tenant,
+            statement=statement,
+            account=payer,
+            is_live=False,
+            stripe_id="in_walk",
+            step=InvoiceStep.DONE,
+            status="open",
+            has_payment_failed=True,
+            problem=HOSTILE,
+        )
+    return {
+        "grant_id": grant.id,
+        "wallet_id": make_wallet(account, customer).id,
+        "coupon_id": coupon.id,
+        "statement_id": statement.id,
+    }
+
+
+def _compared(account: Account) -> dict[str, object]:
+    """A bill that differs from usage."""
+    day = datetime.now(UTC).date() - timedelta(days=1)
+    import_for(account, openai_page(openai_bucket(day, [("gpt-4o, input", "12.5")])))
+    with account.scope():
+        run = start_reconciliation(
+            tenant=account.tenant, actor="tests", first_day=day, last_day=day, kinds=list(KINDS)
+        )
+    while reconcile():
+        pass
+    return {"run_id": run.id}
 
 
 PARTY: Final = {
