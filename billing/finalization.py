@@ -22,6 +22,7 @@ from billing.models import (
     SeriesName,
     Statement,
     StatementState,
+    Subscription,
 )
 from billing.numbers import next_number
 from billing.settings import billing_settings
@@ -55,7 +56,8 @@ def write_final(drafts: Sequence[Draft], *, actor: str) -> list[Statement]:
     Raises Conflict for amounts that a column does not hold.
 
     Left out is a draft that was overtaken since it was computed: its statement is no draft any
-    more, other statements of its customer became final or void, or usage that it read was frozen.
+    more, other statements of its customer became final or void, usage that it read was frozen, or a
+    subscription that it charges for was removed.
     """
     if not drafts:
         return []
@@ -95,6 +97,9 @@ def _not_overtaken(
     statements = Statement.objects.in_bulk([draft.statement.id for draft in drafts])
     revisions = revisions_of(tenant_id, customers)
     kept_from = usage_kept_from(tenant_id)
+    charged = {draft.statement.id: _subscriptions_of(draft) for draft in drafts}
+    ids = set().union(*charged.values())
+    stored = set(Subscription.objects.filter(id__in=ids).values_list("id", flat=True))
     for draft in drafts:
         statement = statements.get(draft.statement.id)
         if (
@@ -102,11 +107,16 @@ def _not_overtaken(
             or statement.state != StatementState.DRAFT
             or revisions.get(statement.customer_id, (0, 0)) != draft.revision
             or draft.reads_from < kept_from
+            or not charged[draft.statement.id] <= stored
         ):
             continue
         statement.customer = customers[statement.customer_id]
         draft.statement = statement
         yield draft
+
+
+def _subscriptions_of(draft: Draft) -> set[int]:
+    return {line.key.subscription_id for line in draft.lines}
 
 
 def _fill(draft: Draft, payments: Payments, *, at: datetime, actor: str) -> None:

@@ -6,8 +6,12 @@ from typing import Final
 import pytest
 from django.test import Client
 
+from billing.drafts import draft_of
+from billing.finalization import write_final
 from billing.models import Statement, StatementState
+from billing.subscriptions import delete_subscription
 from common.json_bodies import JsonObject
+from tenants.scope import tenant_scope
 from tests.billing.scene import (
     PER_REQUEST,
     Billed,
@@ -22,6 +26,7 @@ from tests.metering.api.caller import caller
 
 FIRST: Final = month_start(1)
 HOUR: Final = timedelta(hours=1)
+DAY: Final = timedelta(days=1)
 FEE: Final[JsonObject] = {"name": "Fee", "kind": "flat", "amount": "30", "when": "advance"}
 PREVIEW: Final[JsonObject] = {"plan": {"name": "Try", "charges": [FEE]}, "usage": []}
 
@@ -176,3 +181,16 @@ def test_faults_of_a_subscription_are_at_its_members(account: Account) -> None:
     assert made.status == 201
     changed = api.patch(f"/v1/subscriptions/{made.body['id']}", {"ends_at": start})
     assert changed.pointers == {"/ends_at"}
+
+
+def test_a_draft_of_a_subscription_that_was_removed_meanwhile_is_left_out(account: Account) -> None:
+    whole = {**FEE, "proration": "none"}
+    billed = Billed.on(account, whole, since=FIRST, timezone="UTC")
+    later = put_on(account, billed.customer, make_plan(account, whole, timezone="UTC"), FIRST + DAY)
+    statement = billed.view(FIRST).statement
+    with tenant_scope(account.tenant.id, is_snapshot=True):
+        draft = draft_of(statement)
+    with account.scope():
+        delete_subscription(later, actor="tests")
+    assert write_final([draft], actor="tests") == []
+    assert amounts(billed.finalize(FIRST)) == [("flat", "Fee", 3000)]
