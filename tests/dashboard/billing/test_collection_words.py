@@ -100,7 +100,7 @@ def test_a_customer_who_is_overdue_is_called_so(
             )
     told = words(page(owner, f"/customers/{acme.id}"))
     assert "overdue since" in told
-    assert "in test mode. Its usage is halted until it pays." in told
+    assert "in test mode Its usage is halted until it pays." in told
     assert "disputed" not in told
     settings.STRIPE_API_KEY = None
     assert "overdue" not in words(page(owner, f"/customers/{acme.id}"))
