@@ -80,17 +80,10 @@ def end_coupon(coupon: Coupon, *, actor: str) -> Coupon:
     return change.row
 
 
-def coupon_of(
-    customer: Customer, *, period_start: datetime, period_end: datetime, at: datetime
-) -> Discount | None:
-    """Return the discount of a statement that is finalized at a time: the oldest coupon that lasts
-    at the period's end, was made by then, and is not used up; None: there is none.
-    """
-    return _oldest(_coupons_of([customer.id], at=at)[customer.id], period_end)
-
-
 def discounts_of(statements: Collection[Statement], *, at: datetime) -> dict[int, Discount]:
-    """Return the discounts of statements that are finalized at a time, by the statement's id."""
+    """Return the discounts of statements that are finalized at a time, by the statement's id: of
+    each the oldest coupon that lasts at its period's end, was made by then, and is not used up.
+    """
     coupons = _coupons_of({each.customer_id for each in statements}, at=at)
     found = {each.id: _oldest(coupons[each.customer_id], each.period_end) for each in statements}
     return {id_: discount for id_, discount in found.items() if discount is not None}

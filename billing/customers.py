@@ -5,11 +5,12 @@ from datetime import datetime
 from typing import Any, Final
 
 from django.db import connection, transaction
-from django.db.models import Q
+from django.db.models import F, Q
 from django.utils import timezone
 
 from billing.currencies import is_currency
 from billing.models import Customer, CustomerLink
+from billing.statement_periods import open_drafts
 from billing.wallet_opening import end_wallet
 from billing.wallets import open_wallet_of
 from common.database_errors import name_once
@@ -93,10 +94,14 @@ def archive_customer(customer: Customer, *, actor: str) -> None:
     if wallet is not None:
         end_wallet(wallet, actor=actor)
     with audited_change(customer, actor=actor, action="archive") as change:
-        change.row.archived_at = now
+        change.row.archived_at = change.row.archived_at or now
     running = customer.subscriptions.filter(Q(ends_at=None) | Q(ends_at__gt=now))
     running.filter(starts_at__lt=now).update(ends_at=now)
-    running.filter(starts_at__gte=now).delete()
+    coming = running.filter(starts_at__gte=now)
+    # A statement that was final early charges for what never begins; the next gives it back.
+    coming.filter(statementline__isnull=False).update(ends_at=F("starts_at"))
+    coming.filter(statementline=None).delete()
+    open_drafts(customer)
 
 
 def further_links(customer: Customer) -> Any:

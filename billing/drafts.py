@@ -19,7 +19,15 @@ from billing import coupons, credit_notes, credits
 from billing.currencies import digits_of
 from billing.models import Customer, LineKind, Statement, StatementLine, StatementState
 from billing.rating import RatedLine
-from billing.statement_lines import LineKey, Lines, lines_of, period_of, periods_of
+from billing.statement_lines import (
+    CustomerPeriod,
+    Inputs,
+    LineKey,
+    Lines,
+    inputs_of,
+    period_of,
+    periods_of,
+)
 from billing.totals import Billed, Coupon, TaxRate, Totals, adjust, settle_totals, to_minor
 from billing.usage import usage_kept_from
 
@@ -57,6 +65,8 @@ class Draft:
     revision: Revision
     # The start of the earliest period whose usage is in it.
     reads_from: datetime
+    # A digest of what its own lines are made of.
+    inputs: str
 
     @property
     def unpriced(self) -> int:
@@ -69,16 +79,28 @@ class _BilledBefore:
     """What final statements charge for the lines of one statement."""
 
     lines: dict[LineKey, Billed] = field(default_factory=dict)
+    voided_at: dict[LineKey, datetime] = field(default_factory=dict)
     quantities: defaultdict[LineKey, Fraction] = field(
         default_factory=lambda: defaultdict(Fraction)
     )
     rows: dict[LineKey, StatementLine] = field(default_factory=dict)
 
     def add(self, row: StatementLine) -> None:
-        """Count a line, after those of earlier statements."""
+        """Count a line, after those of earlier statements. One of a void statement charges nothing,
+        but was counted by what became final before it was void: that charges the difference to it.
+        """
         key = LineKey.read(row.subscription_id, row.key)
+        statement = row.statement
+        if statement.voided_at is not None:
+            if row.amount:
+                last = self.voided_at.get(key, statement.voided_at)
+                self.voided_at[key] = max(last, statement.voided_at)
+            return
         before = self.lines.get(key, Billed(Fraction(0), 0))
-        self.lines[key] = Billed(Fraction(row.exact_amount), before.minor + row.amount)
+        assert statement.finalized_at is not None, "only what is not a draft has lines"
+        is_whole = self.voided_at.get(key, statement.finalized_at) <= statement.finalized_at
+        exact = Fraction(row.exact_amount) if is_whole else None
+        self.lines[key] = Billed(exact, before.minor + row.amount)
         self.quantities[key] += Fraction(row.quantity)
         self.rows[key] = row
 
@@ -96,22 +118,26 @@ def drafts_of(statements: Collection[Statement]) -> dict[int, Draft]:
     revisions = revisions_of(tenant_id, {each.customer_id for each in statements})
     adjusted = _adjusted_by(tenant_id, statements)
     earlier = [each for group in adjusted.values() for each in group]
-    before = _billed_before(tenant_id, earlier)
-    lines = lines_of(tenant_id, periods_of([*statements, *earlier]))
+    inputs = inputs_of(tenant_id, periods_of([*statements, *earlier]))
+    changed = _changed(tenant_id, earlier, inputs)
+    before = _billed_before(tenant_id, changed)
     payments = payments_of(statements, at=timezone.now())
     drafts: dict[int, Draft] = {}
     for statement in statements:
         currency = statement.customer.currency
-        every_line = _own_lines(lines[statement.customer_id, period_of(statement)], currency)
+        own = inputs[statement.customer_id, period_of(statement)]
+        every_line = _own_lines(own.lines(), currency)
         for each in adjusted[statement.id]:
-            now = lines[each.customer_id, period_of(each)]
-            every_line += _adjustments(each, before[each.id], now, currency)
+            if each in changed:
+                now = inputs[each.customer_id, period_of(each)].lines()
+                every_line += _adjustments(each, before[each.id], now, currency)
         drafts[statement.id] = Draft(
             statement,
             every_line,
             totals_of(statement, sum(line.amount for line in every_line), payments),
             revisions.get(statement.customer_id, (0, 0)),
             min(each.period_start for each in (statement, *adjusted[statement.id])),
+            own.digest(),
         )
     return drafts
 
@@ -174,16 +200,19 @@ def _own_lines(lines: Lines, currency: str) -> list[DraftLine]:
 def _adjustments(
     statement: Statement, before: _BilledBefore, lines: Lines, currency: str
 ) -> Iterator[DraftLine]:
-    """Yield what final statements charge too little or too much for the lines of this one. A void
-    one charges nothing.
+    """Yield what final statements charge too little or too much for the lines of this one, and what
+    they count too little or too much of where that changes no amount. A void one charges nothing.
     """
     now = {} if statement.state == StatementState.VOID else lines
     exact = {key: line.amount for key, line in now.items()}
-    for key, amount in adjust(before.lines, exact, digits_of(currency)).items():
+    amounts = adjust(before.lines, exact, digits_of(currency))
+    for key in dict.fromkeys([*now, *before.lines]):
         line, row = now.get(key), before.rows.get(key)
         source = line or row
         assert source is not None, "what changes is charged now or was before"
         quantity = line.quantity if line is not None else Fraction(0)
+        if key not in amounts and quantity == before.quantities[key]:
+            continue
         yield DraftLine(
             key=key,
             kind=LineKind.ADJUSTMENT,
@@ -192,7 +221,7 @@ def _adjustments(
             ends_at=source.ends_at,
             quantity=quantity - before.quantities[key],
             exact=exact.get(key, Fraction(0)),
-            amount=amount,
+            amount=amounts.get(key, 0),
             rated=line,
             adjusts=statement,
         )
@@ -222,14 +251,39 @@ def _adjusted_by(tenant_id: int, statements: Collection[Statement]) -> dict[int,
     return adjusted
 
 
-def _billed_before(tenant_id: int, statements: Sequence[Statement]) -> dict[int, _BilledBefore]:
+def _changed(
+    tenant_id: int,
+    statements: Sequence[Statement],
+    inputs: Mapping[CustomerPeriod, Inputs],
+) -> set[Statement]:
+    """Return the statements that may need an adjustment: those that have some, and those whose
+    lines are made of something else by now. A void one without adjustments charges nothing.
+    """
+    with_adjustments = set(
+        StatementLine.objects.filter(
+            tenant_id=tenant_id, adjusts_id__in=[each.id for each in statements]
+        )
+        .values_list("adjusts_id", flat=True)
+        .distinct()
+    )
+    return {
+        each
+        for each in statements
+        if each.id in with_adjustments
+        or (
+            each.state == StatementState.FINAL
+            and each.inputs != inputs[each.customer_id, period_of(each)].digest()
+        )
+    }
+
+
+def _billed_before(tenant_id: int, statements: Collection[Statement]) -> dict[int, _BilledBefore]:
     ids = [each.id for each in statements]
     before: defaultdict[int, _BilledBefore] = defaultdict(_BilledBefore)
     rows = StatementLine.objects.filter(
         Q(statement_id__in=ids, adjusts=None) | Q(adjusts_id__in=ids),
         tenant_id=tenant_id,
-        statement__state=StatementState.FINAL,
-    )
+    ).select_related("statement")
     for row in rows.order_by("statement__sequence", "position"):
         before[row.adjusts_id or row.statement_id].add(row)
     return before

@@ -27,12 +27,15 @@ from billing.numbers import next_number
 from billing.settings import billing_settings
 from billing.statement_periods import open_drafts_of
 from billing.usage import usage_kept_from
+from common.errors import Conflict
 from common.json_bodies import JsonObject
 from tenants.audit import record_change
 from tenants.models import Tenant
 from tenants.scope import tenant_scope
 
 NUMBER_DIGITS: Final = 6
+# What a bigint holds.
+MINOR_UNITS_MAX: Final = 2**63 - 1
 # One parameter for all rows; the server takes them apart faster than it takes parameters.
 _INSERT_LINES: Final = """
     INSERT INTO statement_line (tenant_id, statement_id, position, kind, name, subscription_id, key,
@@ -48,6 +51,8 @@ _INSERT_LINES: Final = """
 def write_final(drafts: Sequence[Draft], *, actor: str) -> list[Statement]:
     """Make the statements of these drafts final, all or none; return those that now are. The drafts
     are of one tenant, and no two of one customer.
+
+    Raises Conflict for amounts that a column does not hold.
 
     Left out is a draft that was overtaken since it was computed: its statement is no draft any
     more, other statements of its customer became final or void, or usage that it read was frozen.
@@ -107,11 +112,14 @@ def _not_overtaken(
 def _fill(draft: Draft, payments: Payments, *, at: datetime, actor: str) -> None:
     statement, customer = draft.statement, draft.statement.customer
     totals = totals_of(statement, draft.totals.subtotal, payments)
+    amounts = (totals.subtotal, totals.total, *(line.amount for line in draft.lines))
+    if max(map(abs, amounts)) > MINOR_UNITS_MAX:
+        raise Conflict("The amounts are too large to be kept. Look at the prices of the plan.")
     local = at.astimezone(ZoneInfo(statement.timezone))
     statement.state, statement.held_until = StatementState.FINAL, None
     statement.finalized_at, statement.finalized_by = at, actor[:300]
     statement.due_on = local.date() + timedelta(days=customer.payment_terms_days)
-    statement.unpriced = draft.unpriced
+    statement.unpriced, statement.inputs = draft.unpriced, draft.inputs
     statement.taxes = [
         {"name": tax.name, "percent": f"{tax.percent:f}", "amount": tax.amount}
         for tax in totals.taxes

@@ -109,27 +109,34 @@ class MonthEnd:
             pass
 
     def step(self, *, ends_at: float | None = None) -> int:
-        """Finalize some, or fewer when that time of the monotonic clock has come; return how many
+        """Finalize some, fewer when that time of the monotonic clock has come; return how many
         drafts are done with: none if none is left.
         """
-        drafts: dict[int, Draft] = {}
-        with tenant_scope(self.due.tenant_id, is_snapshot=True):
-            statements = self._next()
-            kept_from = usage_kept_from(self.due.tenant_id)
-            kept = [each for each in statements if each.period_start >= kept_from]
-            try:
-                drafts = drafts_of(kept)
-            except Exception as error:
-                self._note_failure(error, kept)
+        statements, drafts = self._read()
         done = 0
         for batch in self._batches(statements, drafts):
-            if ends_at is not None and time.monotonic() >= ends_at:
+            if done and ends_at is not None and time.monotonic() >= ends_at:
                 break
             self._finalize(batch, drafts)
             self._after = (batch[-1].period_end, batch[-1].id)
             self.progress(len(batch))
             done += len(batch)
         return done
+
+    def _read(self) -> tuple[list[Statement], dict[int, Draft]]:
+        """Return the next statements, and what those of them have on them that can be read."""
+        statements: list[Statement] = []
+        try:
+            with tenant_scope(self.due.tenant_id, is_snapshot=True):
+                statements = self._next()
+                kept_from = usage_kept_from(self.due.tenant_id)
+                kept = [each for each in statements if each.period_start >= kept_from]
+                return statements, drafts_of(kept)
+        except Exception as error:
+            if not statements:
+                raise
+            self._note_failure(error, statements)
+            return statements, {}
 
     def _next(self) -> list[Statement]:
         """Return the next drafts; of each customer one, since what is final first is adjusted by

@@ -215,7 +215,7 @@ def _amount(part: Part, usage: CustomerUsage, currency: str) -> int:
         charge.name: used_of(charge, usage.of(dimensions_of(charge), 0))
         for charge in _usage_charges(part.version.terms)
     }
-    lines = rate([(part, used)], is_over=True)
+    lines = rate([(part, used)])
     exact = sum((line.amount for line in lines), Fraction(0))
     return round_half_away(exact * 10 ** digits_of(currency))
 

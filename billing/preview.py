@@ -47,7 +47,7 @@ def rate_given(parts: Sequence[Part], usage: Iterable[GivenUsage]) -> list[Rated
             if isinstance(charge, UsageCharge)
         }
         used_parts.append((part, used))
-    return rate(used_parts, is_over=True)
+    return rate(used_parts)
 
 
 def _add_up(parts: Sequence[Part], usage: Iterable[GivenUsage]) -> dict[_Cell, Fraction]:

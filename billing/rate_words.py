@@ -11,6 +11,7 @@ from billing.charge_models import Stretch
 from billing.currencies import LOCALE
 from billing.rating import LineKind, RatedLine
 from billing.terms import ChargeModel, FlatCharge, UsageCharge
+from common.money import MINUS
 
 PER_WORDS: Final = {1: "each", 1_000: "per 1K", 1_000_000: "per 1M"}
 STRETCHES_SHOWN: Final = 6
@@ -68,8 +69,8 @@ def exact_price(amount: Fraction, currency: str) -> str:
 
 
 def decimal_words(value: Fraction, places: int) -> str:
-    """A number with thousands marked: 1,234.5."""
-    return f"{Decimal(decimal_text(value, places)):,f}"
+    """A number with thousands marked: 1,234.5; a minus sign comes first."""
+    return f"{Decimal(decimal_text(value, places)):,f}".replace("-", MINUS)
 
 
 def decimal_text(value: Fraction, places: int) -> str:

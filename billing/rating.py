@@ -77,21 +77,21 @@ class _Charged(NamedTuple):
     metered: list[_Metered]
 
 
-def rate(parts: Sequence[UsedPart], *, is_over: bool) -> list[RatedLine]:
+def rate(parts: Sequence[UsedPart]) -> list[RatedLine]:
     """Return the lines of a period, whose amounts add up to what it costs.
 
     Lines of a charge follow each other in the plan's order: one for each part, then its minimum or
-    cap; those of the plan come last. Until the period `is_over`, fees in arrears and minimums are
-    not owed. What is known of a trial is shown and costs nothing.
+    cap; those of the plan come last. A period that is not over costs what it will cost if nothing
+    more is used. What is known of a trial is shown and costs nothing.
     """
     lines: list[RatedLine] = []
     for charged in _charges(parts).values():
-        lines += _lines_of_charge(charged, is_over=is_over)
+        lines += _lines_of_charge(charged)
     paid = [part for part, _ in parts if not part.is_trial]
     if paid:
         terms = paid[-1].version.terms
         total = sum((line.amount for line in lines), NOTHING)
-        lines += _bound_lines(None, terms, paid, total, is_over=is_over)
+        lines += _bound_lines(None, terms, paid, total)
     return lines
 
 
@@ -115,9 +115,9 @@ def _charges_of(part: Part) -> Sequence[Charge]:
     return part.version.terms.charges
 
 
-def _lines_of_charge(charged: _Charged, *, is_over: bool) -> Iterator[RatedLine]:
+def _lines_of_charge(charged: _Charged) -> Iterator[RatedLine]:
     fees, metered = charged
-    yield from _fee_lines(fees, is_over=is_over)
+    yield from _fee_lines(fees)
     lines = list(_usage_lines(metered))
     yield from lines
     paid = [each for each in metered if not each.part.is_trial]
@@ -125,14 +125,12 @@ def _lines_of_charge(charged: _Charged, *, is_over: bool) -> Iterator[RatedLine]
         total = sum((line.amount for line in lines), NOTHING)
         covered = [each.part for each in paid]
         charge = paid[-1].charge
-        yield from _bound_lines(charge, charge, covered, total, is_over=is_over)
+        yield from _bound_lines(charge, charge, covered, total)
 
 
-def _fee_lines(fees: Sequence[tuple[Part, FlatCharge]], *, is_over: bool) -> Iterator[RatedLine]:
+def _fee_lines(fees: Sequence[tuple[Part, FlatCharge]]) -> Iterator[RatedLine]:
     whole = _whole_fee(fees)
     for part, charge in fees:
-        if charge.when == When.ARREARS and not is_over:
-            continue
         if whole is not None:
             share = Fraction(part is whole)
         else:
@@ -209,14 +207,12 @@ def _bound_lines(
     bounds: UsageCharge | Terms,
     parts: Sequence[Part],
     total: Fraction,
-    *,
-    is_over: bool,
 ) -> Iterator[RatedLine]:
     """Yield what brings the total of these parts up to the minimum or down to the cap, both for the
     days that the parts cover. The cap is whole for parts that together cover no day.
     """
     share = sum((part.day_share for part in parts), NOTHING)
-    minimum = share * Fraction(bounds.minimum_amount or 0) if is_over else NOTHING
+    minimum = share * Fraction(bounds.minimum_amount or 0)
     cap = None if bounds.cap_amount is None else (share or 1) * Fraction(bounds.cap_amount)
     if cap is not None and total > cap:
         kind, difference = LineKind.CAP, cap - total

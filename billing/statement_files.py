@@ -18,6 +18,7 @@ from django.conf import settings
 from django.http import HttpResponse
 from django.template.loader import render_to_string
 from django.utils import timezone
+from django.utils.http import content_disposition_header
 
 from billing.currencies import amount_of, money_of
 from billing.finalization import parties_of
@@ -90,9 +91,10 @@ def file_response(statement: Statement, kind: str) -> HttpResponse:
     """
     content = file_of(statement, kind)
     response = HttpResponse(content, content_type=CONTENT_TYPES[kind])
-    name = f"statement-{statement.number or f'draft-{statement.pk}'}.{kind}"
+    number = statement.number or f"draft-{statement.pk}"
+    name = f"statement-{number.replace('/', '-')}.{kind}"
     if kind == "csv":
-        response["Content-Disposition"] = f'attachment; filename="{name}"'
+        response["Content-Disposition"] = content_disposition_header(True, name)
     else:
         style = content.partition(STYLE_START)[2].partition(STYLE_END)[0]
         digest = b64encode(sha256(style).digest()).decode()

@@ -6,11 +6,12 @@ Read within one snapshot, for many customers by few queries.
 import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import NamedTuple
+from hashlib import sha256
+from typing import Final, NamedTuple
 
-from django.utils import timezone
+import msgspec
 
 from billing.charge_models import Used
 from billing.models import PlanVersion, Statement, Subscription
@@ -25,6 +26,8 @@ from metering.core.match import wanted_values
 from metering.core.periods import EPOCH
 from metering.reporting.usage import Measures
 
+# Raise it when the same usage is to be rated otherwise: final statements are then adjusted.
+RATING_REVISION: Final = 1
 # Of whom a period is.
 CustomerPeriod = tuple[int, StatementPeriod]
 
@@ -64,31 +67,68 @@ class _Subscribed(NamedTuple):
     parts: list[Part]
 
 
-def lines_of(
-    tenant_id: int, periods: Collection[CustomerPeriod], *, now: datetime | None = None
-) -> dict[CustomerPeriod, Lines]:
-    """Return the lines of each customer's statement of each period. In a period that is not over,
-    fees in arrears and minimums are not owed yet.
-    """
-    now = now or timezone.now()
+class _Input(NamedTuple):
+    """What the lines of a subscription's period come from, and where its usage is."""
+
+    subscription_id: int
+    parts: Sequence[Part]
+    place: int
+
+
+@dataclass
+class Inputs:
+    """What the lines of a customer's statement of a period come from."""
+
+    usage: CustomerUsage
+    subscribed: list[_Input] = field(default_factory=list)
+
+    def lines(self) -> Lines:
+        """Return the lines, rated."""
+        lines: Lines = {}
+        for subscription_id, parts, place in self.subscribed:
+            used_parts = [
+                (part, _used_in(part, self.usage, place + number))
+                for number, part in enumerate(parts)
+            ]
+            lines |= {LineKey.of(subscription_id, line): line for line in rate(used_parts)}
+        return lines
+
+    def digest(self) -> str:
+        """Return what is equal for equal inputs, and takes a tenth of the time that rating does."""
+        content = [
+            (
+                subscription_id,
+                (part.version.number, part.starts_at, part.ends_at, part.is_trial),
+                (str(part.day_share), str(part.second_share)),
+                self.usage.facts(place + number),
+            )
+            for subscription_id, parts, place in self.subscribed
+            for number, part in enumerate(parts)
+        ]
+        return sha256(msgspec.json.encode((RATING_REVISION, content))).hexdigest()
+
+
+def lines_of(tenant_id: int, periods: Collection[CustomerPeriod]) -> dict[CustomerPeriod, Lines]:
+    """Return the lines of each customer's statement of each period."""
+    inputs = inputs_of(tenant_id, periods)
+    return {period: each.lines() for period, each in inputs.items()}
+
+
+def inputs_of(tenant_id: int, periods: Collection[CustomerPeriod]) -> dict[CustomerPeriod, Inputs]:
+    """Return what the lines of each customer's statement of each period come from."""
     subscribed = _subscribed(tenant_id, periods)
     usage = read_usage(
         tenant_id, [_demand(customer_id, each) for customer_id, each in subscribed.items()]
     )
-    lines: dict[CustomerPeriod, Lines] = {period: {} for period in periods}
+    nothing = CustomerUsage()
+    inputs = {period: Inputs(usage.get(period[0], nothing)) for period in periods}
     for customer_id, each in subscribed.items():
         place = 0
         for subscription, period, parts in each:
-            used_parts = [
-                (part, _used_in(part, usage[customer_id], place + number))
-                for number, part in enumerate(parts)
-            ]
+            own = _Input(subscription.id, parts, place)
+            inputs[customer_id, period].subscribed.append(own)
             place += len(parts)
-            rated = rate(used_parts, is_over=parts[-1].ends_at <= now)
-            lines[customer_id, period] |= {
-                LineKey.of(subscription.id, line): line for line in rated
-            }
-    return lines
+    return inputs
 
 
 def periods_of(statements: Collection[Statement]) -> set[CustomerPeriod]:

@@ -15,9 +15,11 @@ _Key = TypeVar("_Key", bound=Hashable)
 
 
 class Billed(NamedTuple):
-    """A line as it was billed: its exact amount, and the cents that it got."""
+    """A line as it was billed: its exact amount, and the cents that it got. The amount is None if
+    the cents are not all of it, because a statement that charged some of them is void.
+    """
 
-    exact: Fraction
+    exact: Fraction | None
     minor: int
 
 
@@ -107,7 +109,12 @@ def adjust(
     # drift away from it.
     wanted = [now.get(key, Fraction(0)) * scale - before.get(key, nothing).minor for key in changed]
     billed = sum(line.minor for line in before.values())
-    return dict(zip(changed, _shared_out(wanted, total - billed), strict=True))
+    cents = dict(zip(changed, _shared_out(wanted, total - billed), strict=True))
+    return {
+        key: change
+        for key, change in cents.items()
+        if change or before.get(key, nothing).exact is not None
+    }
 
 
 def _shared_out(amounts: Sequence[Fraction], total: int) -> list[int]:

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from itertools import pairwise
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from django.db.models import Q
 
@@ -17,7 +17,6 @@ from metering.rollups.sets import OTHER
 
 # Links of one dimension by value.
 _Links = Mapping[str, Mapping[str, list[CustomerLink]]]
-GROUP_BY_MAX: Final = 5
 
 
 class Unclaimed(NamedTuple):
@@ -38,14 +37,13 @@ def unclaimed_by(
     links = _links_of(tenant_id)
     # The chosen dimension and the linked ones tell whether a call has a customer.
     linked = [name for name in LINK_DIMENSIONS if name in links and name != dimension]
-    group_by = (dimension, *linked)[:GROUP_BY_MAX]
+    group_by = (dimension, *linked)
     bounds = [starts_at, *_cuts(tenant_id, starts_at, ends_at), ends_at]
     portion = [Bucket(first, first, last) for first, last in pairwise(bounds)]
     question = UsageQuestion(
         tenant_id=tenant_id,
         starts_at=starts_at,
         ends_at=ends_at,
-        group_by=group_by,
         interval="none",
     )
     calls: defaultdict[str, int] = defaultdict(int)

@@ -96,3 +96,8 @@ _BY_TYPE: Final[dict[type[inspect.Type], str]] = {
     inspect.DateTimeType: TIMESTAMP,
     inspect.ListType: "must be a list",
 }
+
+
+def as_sentence(expectation: str) -> str:
+    """Return what a value must be as a sentence: "must be 1" → "Must be 1."."""
+    return f"{expectation[0].upper()}{expectation[1:]}."

@@ -18,6 +18,7 @@ QUEUE_BY_TASKS: Final = {
     # These may take long: a simulation minutes.
     "metering.jobs.tasks.run_simulations": DEFAULT_QUEUE,
     "metering.jobs.tasks.run_jobs": DEFAULT_QUEUE,
+    "billing.tasks.finalize_statements": DEFAULT_QUEUE,
     "metering.jobs.tasks.*": "ingest",
     "tenants.tasks.*": "ingest",
     # These may take a minute, and who is to be told of something must not wait for them.

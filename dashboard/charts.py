@@ -1,4 +1,5 @@
-"""The one template of all charts, and the only place that knows plotly (with `chart_notes.py`).
+"""The one template of all charts, and the only place that knows plotly, with `chart_notes.py` and
+`lying_bars.py`.
 
 Pure: numbers in, plain dictionaries in plotly's schema out. Building them from plotly's classes
 costs a web process a second and tens of megabytes; the tests validate them with those classes.
@@ -21,7 +22,6 @@ from dashboard.amounts import (
     money,
     percent_text,
 )
-from dashboard.colors import OTHER
 from dashboard.findings import shortened
 
 Figure = dict[str, Any]
@@ -126,8 +126,8 @@ def stacked_bars(
     layout = template() | {
         "barmode": "overlay",
         "hovermode": "x",
-        "xaxis": _axis() | _category_ticks(buckets, places),
-        "yaxis": _axis() | amount_ticks(highest, unit),
+        "xaxis": axis() | _category_ticks(buckets, places),
+        "yaxis": axis() | amount_ticks(highest, unit),
         "meta": {
             "hover": [
                 [bucket_words(start, interval), *_compared(total, before, at, unit)]
@@ -260,7 +260,7 @@ def over_time(
     highest = round(Decimal(max(drawn, default=0)) * unit.divisor) if not unit.is_share else 1
     layout = template() | {
         "hovermode": "x",
-        "xaxis": _axis()
+        "xaxis": axis()
         | {
             "type": "date",
             "tickformat": _tick_form(starts, interval, over_days="%b %-d"),
@@ -268,65 +268,10 @@ def over_time(
             # Away from the lowest amount, which stands beside the first moment.
             "ticklabelstandoff": 6,
         },
-        "yaxis": _axis()
-        | ({"tickformat": ".0%"} if unit.is_share else amount_ticks(highest, unit)),
+        "yaxis": axis() | ({"tickformat": ".0%"} if unit.is_share else amount_ticks(highest, unit)),
         "meta": {"hover": [[bucket_words(start, interval), "", "", ""] for start in starts]},
     }
     return {"data": list(traces), "layout": layout}
-
-
-def change_bars(changes: Sequence[tuple[str, int]], unit: Unit = MONEY) -> Figure:
-    """What moved a total, the largest change on top and in the critical color, the rest grey."""
-    rows = [*changes][::-1]
-    largest = max((abs(amount) for _, amount in rows), default=0)
-    texts = [f"{'+' if amount > 0 else ''}{unit.text(amount)}" for _, amount in rows]
-    colors = [CRITICAL if abs(amount) == largest else OTHER for _, amount in rows]
-    return _lying_bars(rows, texts, colors, unit)
-
-
-def margin_bars(margins: Sequence[tuple[str, int]], unit: Unit = MONEY) -> Figure:
-    """What is earned on each, the first on top; a loss goes to the left in the critical color."""
-    rows = [*margins][::-1]
-    colors = [CRITICAL if amount < 0 else FIRST for _, amount in rows]
-    figure = _lying_bars(rows, [unit.text(amount) for _, amount in rows], colors, unit)
-    lowest, highest = (edge([*(amount for _, amount in rows), 0]) for edge in (min, max))
-    # Room for the amounts beside the bars, on both sides.
-    room = max(highest - lowest, 1) * 3 // 10
-    figure["layout"]["xaxis"] |= {
-        "visible": True,
-        "showticklabels": False,
-        "zeroline": True,
-        "zerolinecolor": LINE,
-        "showgrid": False,
-        "range": [
-            height(lowest - room if lowest < 0 else 0, unit),
-            height(highest + room if highest > 0 else 0, unit),
-        ],
-    }
-    return figure
-
-
-def _lying_bars(
-    rows: Sequence[tuple[str, int]], texts: list[str], colors: list[str], unit: Unit
-) -> Figure:
-    bars = {
-        "type": "bar",
-        "orientation": "h",
-        "y": [named(name) for name, _ in rows],
-        "x": [height(amount, unit) for _, amount in rows],
-        "text": texts,
-        "textposition": "outside",
-        "cliponaxis": False,
-        "hoverinfo": "none",
-        "width": 0.5,
-        "marker": {"color": colors},
-    }
-    layout = template() | {
-        "xaxis": {"visible": False, "fixedrange": True},
-        "yaxis": _axis() | {"type": "category", "showgrid": False},
-        "margin": {"l": 8, "r": 72, "t": 8, "b": 8},
-    }
-    return {"data": [bars], "layout": layout}
 
 
 def bucket_words(start: datetime, interval: str) -> str:
@@ -360,7 +305,8 @@ def template() -> Figure:
     }
 
 
-def _axis() -> Figure:
+def axis() -> Figure:
+    """An axis as every chart has it."""
     return {
         "automargin": True,
         "fixedrange": True,

@@ -19,13 +19,13 @@ from dashboard.charts import (
     Column,
     Figure,
     band,
-    change_bars,
     line,
     over_time,
     stacked_bars,
 )
 from dashboard.colors import OTHER, PALETTE
 from dashboard.filter_bar import Choice
+from dashboard.lying_bars import change_bars
 from dashboard.navigation import Link
 from dashboard.templatetags.parts import ICONS
 

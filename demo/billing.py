@@ -41,12 +41,13 @@ def bill(client: Client, *, calls: Sequence[Call], end: datetime, load: str) -> 
     keys = sorted(spent, key=lambda key: (-spent[key], str(key)))[: len(ORDER)]
     customers = list(map(str, keys))
     parties = [party(key, place) for place, key in enumerate(customers)]
-    failed = [
-        *make_missing(client, path="/v1/plans", key="name", bodies=plans(), load=load),
-        *make_missing(client, path="/v1/customers", key="key", bodies=parties, load=load),
-    ]
-    if failed:
-        return failed
+    for path, key, bodies in (
+        ("/v1/plans", "name", plans()),
+        ("/v1/customers", "key", parties),
+    ):
+        if failed := make_missing(client, path=path, key=key, bodies=bodies, load=load):
+            return failed
+    # These name the plans by their ids.
     on_plans = list(subscriptions(client, customers, end))
     for path, key, bodies in (
         ("/v1/subscriptions", "customer", on_plans),
@@ -74,7 +75,7 @@ def plans() -> list[JsonObject]:
                 },
             ],
         },
-        {"name": GROWTH, "anchor": "subscription", "charges": growth("14", "11")},
+        {"name": GROWTH, "anchor": "subscription", "charges": growth("10", "8")},
         {
             "name": SCALE,
             "minimum_amount": "5",
@@ -191,6 +192,6 @@ def revise(client: Client, end: datetime, load: str) -> list[str]:
         return []
     path = f"/v1/plans/{found[0]['id']}/versions"
     since = (end - CLOSED_FOR - timedelta(days=2)).replace(hour=0, minute=0)
-    body = {"from": since.isoformat(), "charges": growth("13.50", "10.50")}
+    body = {"from": since.isoformat(), "charges": growth("9.50", "7.60")}
     answer: Answer = client.post(path, body, idempotency_key=f"demo-{load}-{path}")
     return [] if answer.is_success else [remark(path, GROWTH, answer)]

@@ -136,7 +136,7 @@ class AssignBody(StrictSerializer):
 class RemarkBody(OptionalBody):
     """A note from the person who resolves an incident."""
 
-    text = Text(required=False, min_length=0, max_length=TEXT_CHARACTERS_MAX, allow_blank=True)
+    text = Text(required=False, max_length=TEXT_CHARACTERS_MAX, allow_blank=True)
 
 
 class CommentBody(StrictSerializer):

@@ -10,8 +10,10 @@ from django.db.models import Model
 from django.http import HttpRequest
 from unfold.widgets import UnfoldAdminTextInputWidget
 
+from billing.admin.reading import SeenByBillers
 from billing.currencies import minor_units, money_of
 from billing.models import Customer
+from common.expectations import as_sentence
 from metering.fields.forms import MONEY_ROLES
 from tenants.admin_forms import FilledForm, RowForm
 from tenants.admin_site import TenantModelAdmin, actor_of, tenant_of
@@ -50,11 +52,11 @@ class CreditForm(RowForm):
                 try:
                     data[name] = minor_units(amount, customer.currency)
                 except ValueError as error:
-                    self.add_error(name, str(error).capitalize() + ".")
+                    self.add_error(name, as_sentence(str(error)))
         return data
 
 
-class CreditAdmin(TenantModelAdmin):
+class CreditAdmin(SeenByBillers, TenantModelAdmin):
     """Rows of customers that are made and ended, and never changed."""
 
     writers = MONEY_ROLES

@@ -11,8 +11,12 @@ from tenants.roles import SCOPES_BY_ROLE, Role, Scope
 BILLING_ROLES: Final = frozenset(role for role in Role if Scope.BILLING in SCOPES_BY_ROLE[role])
 
 
-class BillingAdmin(ReadOnlyAdmin):
-    """A page that shows rows of billing."""
+class SeenByBillers:
+    """A page that only those see who may bill."""
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return role_of(request) in BILLING_ROLES
+
+
+class BillingAdmin(SeenByBillers, ReadOnlyAdmin):
+    """A page that shows rows of billing."""

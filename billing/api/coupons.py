@@ -7,7 +7,13 @@ from django.db.models import QuerySet
 from drf_spectacular.utils import extend_schema, extend_schema_view
 
 from billing.api.credit_fields import in_minor_units, percent_text
-from billing.api.references import CUSTOMER_PARAMETER, CustomerReference, find_customer, named
+from billing.api.references import (
+    CUSTOMER_PARAMETER,
+    CustomerReference,
+    find_customer,
+    named,
+    of_customer,
+)
 from billing.coupons import STATEMENTS_MAX, create_coupon, end_coupon
 from billing.currencies import amount_of
 from billing.models import Coupon, StatementState
@@ -81,8 +87,7 @@ class Coupons(Resource[Coupon]):
         return super().rows().select_related("customer")
 
     def listed_rows(self) -> QuerySet[Coupon]:
-        key = self.request.query_params.get("customer")
-        return self.rows() if key is None else self.rows().filter(customer__key=key)
+        return of_customer(self.rows(), self.tenant.id, self.request.query_params.get("customer"))
 
     def create_row(self, fields: JsonObject) -> Coupon:
         customer = named("customer", find_customer, self.tenant.id, fields.pop("customer"))

@@ -3,6 +3,7 @@
 from decimal import Decimal
 
 from billing.currencies import minor_units
+from common.expectations import as_sentence
 from common.json_bodies import JsonObject
 from metering.core.validation import Problem, require
 
@@ -17,7 +18,7 @@ def in_minor_units(fields: JsonObject, currency: str, *names: str) -> JsonObject
             try:
                 amounts[name] = minor_units(fields[name], currency)
             except ValueError as error:
-                require([Problem(name, str(error).capitalize())])
+                require([Problem(name, as_sentence(str(error)))])
     return {**fields, **amounts}
 
 

@@ -8,7 +8,7 @@ from drf_spectacular.utils import extend_schema, extend_schema_field, extend_sch
 from rest_framework import serializers
 
 from billing.api.credit_fields import in_minor_units
-from billing.api.references import CUSTOMER_PARAMETER
+from billing.api.references import CUSTOMER_PARAMETER, of_customer
 from billing.credit_notes import LINES_MAX, LineAmount, create_credit_note
 from billing.currencies import amount_of
 from billing.models import CreditNote, CreditNoteLine, Statement
@@ -122,8 +122,12 @@ class CreditNotes(Resource[CreditNote]):
         return super().rows().select_related("statement__customer").prefetch_related(lines)
 
     def listed_rows(self) -> QuerySet[CreditNote]:
-        key = self.request.query_params.get("customer")
-        return self.rows() if key is None else self.rows().filter(statement__customer__key=key)
+        return of_customer(
+            self.rows(),
+            self.tenant.id,
+            self.request.query_params.get("customer"),
+            by="statement__customer",
+        )
 
     def create_row(self, fields: JsonObject) -> CreditNote:
         statement = _find_statement(self.tenant, fields.pop("statement"))

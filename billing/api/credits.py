@@ -9,7 +9,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from billing.api.credit_fields import in_minor_units
-from billing.api.references import CUSTOMER_PARAMETER, CustomerReference, find_customer, named
+from billing.api.references import (
+    CUSTOMER_PARAMETER,
+    CustomerReference,
+    find_customer,
+    named,
+    of_customer,
+)
 from billing.credits import (
     PRIORITY_MAX,
     ROLLOVER_MONTHS_MAX,
@@ -153,8 +159,7 @@ class Credits(Resource[CreditGrant]):
         return super().rows().select_related("customer")
 
     def listed_rows(self) -> QuerySet[CreditGrant]:
-        key = self.request.query_params.get("customer")
-        return self.rows() if key is None else self.rows().filter(customer__key=key)
+        return of_customer(self.rows(), self.tenant.id, self.request.query_params.get("customer"))
 
     def create_row(self, fields: JsonObject) -> CreditGrant:
         customer = named("customer", find_customer, self.tenant.id, fields.pop("customer"))

@@ -5,6 +5,7 @@ from typing import Any, Final
 from drf_spectacular.utils import extend_schema, extend_schema_field, extend_schema_view
 from rest_framework import serializers
 
+from billing.api.email import Email
 from billing.api.references import find_customer
 from billing.customers import (
     CUSTOMERS,
@@ -25,6 +26,7 @@ from common.api.fields import (
     Timestamp,
     Timezone,
     Value,
+    problem_at,
 )
 from common.json_bodies import JsonObject
 from metering.fields.body import RowBody
@@ -63,10 +65,10 @@ class TaxRateBody(StrictSerializer):
 class PartyBody(StrictSerializer):
     """Where statements go, and what is printed on them."""
 
-    email = serializers.EmailField(required=False, allow_blank=True)
-    address = Text(required=False, allow_blank=True, min_length=0, max_length=1000)
-    country = Text(required=False, allow_blank=True, min_length=0, max_length=2)
-    vat_id = Text(required=False, allow_blank=True, min_length=0, max_length=50)
+    email = Email(required=False, allow_blank=True)
+    address = Text(required=False, allow_blank=True, max_length=1000)
+    country = Text(required=False, allow_blank=True, max_length=2)
+    vat_id = Text(required=False, allow_blank=True, max_length=50)
     payment_terms_days = Count(required=False, min_value=0, max_value=DAYS_MAX)
 
 
@@ -83,6 +85,12 @@ class LinkBody(StrictSerializer):
             "from": Timestamp(source="starts_at", required=False, allow_null=True),
             "to": Timestamp(source="ends_at", required=False, allow_null=True),
         }
+
+    def validate(self, attrs: JsonObject) -> JsonObject:
+        starts_at, ends_at = attrs.get("starts_at"), attrs.get("ends_at")
+        if starts_at and ends_at and starts_at >= ends_at:
+            raise problem_at("to", "must be after 'from'")
+        return attrs
 
 
 @extend_schema_field(LinkBody(many=True))
@@ -107,7 +115,7 @@ class CustomerBody(RowBody):
     billing = PartyBody(source="*", required=False)
     tax_rates = Items(child=TaxRateBody(), required=False, max_length=TAX_RATES_MAX)
     links = Links(required=False)
-    stripe_customer = Text(required=False, allow_blank=True, min_length=0, max_length=100)
+    stripe_customer = Text(required=False, allow_blank=True, max_length=100)
     created_at = Timestamp(read_only=True)
 
     model = Customer

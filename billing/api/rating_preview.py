@@ -159,6 +159,9 @@ def _period_of(fields: JsonObject, timezone: str) -> tuple[Period, list[Part]]:
     end = _begin(asked.start + relativedelta(months=1) if asked.end is None else asked.end, zone)
     if start >= end:
         raise problem_at("period", "must end later than it starts")
+    if start.astimezone(zone).date() == end.astimezone(zone).date():
+        # Fees are shared out by the days of the period.
+        raise problem_at("period", "must end on a later day than it starts")
     schedule = Schedule(
         interval=plan["interval"],
         anchor=plan["anchor"],

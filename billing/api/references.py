@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from django.db.models import Model
+from django.db.models import Model, QuerySet
 from drf_spectacular.utils import OpenApiParameter, extend_schema_field
 from rest_framework import serializers
 
@@ -13,7 +13,7 @@ from common.errors import NotFound
 from common.values import normal_value
 
 ID_DIGITS_MAX: Final = 18
-CUSTOMER_PARAMETER: Final = OpenApiParameter("customer", str, description="A customer's key.")
+CUSTOMER_PARAMETER: Final = OpenApiParameter("customer", str, description="A customer's key or id.")
 _REFERENCE_SCHEMA: Final = {
     "oneOf": [{"type": "integer", "minimum": 1}, {"type": "string", "maxLength": 200}]
 }
@@ -84,3 +84,21 @@ def named(member: str, find: Callable[[int, str], Row], tenant_id: int, text: st
 def _id_of(text: str) -> int | None:
     is_id = text.isascii() and text.isdecimal() and len(text) <= ID_DIGITS_MAX
     return int(text) if is_id else None
+
+
+def customers_named(tenant_id: int, text: str) -> QuerySet[Customer]:
+    """Return the customer with this key, else with this id: none or one."""
+    customers = Customer.objects.filter(tenant_id=tenant_id)
+    by_key, row_id = customers.filter(key=text), _id_of(text)
+    return by_key if row_id is None or by_key.exists() else customers.filter(id=row_id)
+
+
+def of_customer(
+    rows: QuerySet[Row], tenant_id: int, text: str | None, *, by: str = "customer"
+) -> QuerySet[Row]:
+    """Return the rows of the customer that a query parameter names; all without it, none for a
+    customer that there is not.
+    """
+    if text is None:
+        return rows
+    return rows.filter(**{f"{by}__in": customers_named(tenant_id, text)})

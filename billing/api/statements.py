@@ -14,14 +14,14 @@ from msgspec import UNSET, UnsetType
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from billing.api.references import CUSTOMER_PARAMETER, find_customer
+from billing.api.references import CUSTOMER_PARAMETER, customers_named, of_customer
 from billing.currencies import amount_of
 from billing.models import LineKind, Statement, StatementState
 from billing.statement_files import file_response
 from billing.statement_periods import open_drafts
 from billing.statement_views import LineView, StatementView, views_of
 from billing.statements import finalize, find_statement, void
-from common.api.fields import Count, StrictSerializer, read_body
+from common.api.fields import Count, OptionalBody, read_body
 from common.api.pagination import PAGE_PARAMETERS
 from common.api.parameters import InvalidParameter
 from common.api.structs import Answer, UtcTimestamp, about, one_of
@@ -82,7 +82,7 @@ class StatementAnswer(Answer):
     voided_at: UtcTimestamp | None
 
 
-class FinalizeBody(StrictSerializer):
+class FinalizeBody(OptionalBody):
     """What is accepted of a statement that becomes final."""
 
     accept_unpriced = Count(
@@ -125,10 +125,10 @@ class Statements(Resource[Statement]):
         rows = self.rows()
         query = self.request.query_params
         if (key := query.get("customer")) is not None:
-            customer = find_customer(self.tenant.id, key)
             # The one who asks for a customer sees the period that has just begun.
-            open_drafts(customer)
-            rows = rows.filter(customer=customer)
+            for customer in customers_named(self.tenant.id, key):
+                open_drafts(customer)
+            rows = of_customer(rows, self.tenant.id, key)
         if (state := query.get("state")) is not None:
             if state not in StatementState.values:
                 words = ", ".join(StatementState.values)
@@ -155,7 +155,7 @@ class Statements(Resource[Statement]):
         responses=StatementAnswer,
     )
     def finalise(self, request: Request, statement_id: int) -> Response:
-        body = read_body(FinalizeBody, request) if request.data else {}
+        body = read_body(FinalizeBody, request)
         tenant_id = holder_of(request).tenant_id
         finalize(
             tenant_id,

@@ -14,12 +14,14 @@ from billing.api.references import (
     find_customer,
     find_plan,
     named,
+    of_customer,
 )
 from billing.models import Subscription
 from billing.subscriptions import SUBSCRIPTIONS
 from common.api.fields import StrictSerializer, Timestamp
 from common.api.pagination import PAGE_PARAMETERS
 from common.json_bodies import JsonObject
+from metering.fields.body import errors_at_members
 from tenants.api.resources import Resource
 from tenants.roles import Scope
 
@@ -68,13 +70,15 @@ class Subscriptions(Resource[Subscription]):
         return super().rows().select_related("customer", "plan")
 
     def listed_rows(self) -> QuerySet[Subscription]:
-        key = self.request.query_params.get("customer")
-        rows = self.rows()
-        return rows if key is None else rows.filter(customer__key=key)
+        return of_customer(self.rows(), self.tenant.id, self.request.query_params.get("customer"))
 
     def create_row(self, fields: JsonObject) -> Subscription:
-        named = {
-            name: named(name, find, self.tenant.id, fields[name])
-            for name, find in (("customer", find_customer), ("plan", find_plan))
-        }
-        return super().create_row({**fields, **named})
+        tenant_id = self.tenant.id
+        customer = named("customer", find_customer, tenant_id, fields["customer"])
+        plan = named("plan", find_plan, tenant_id, fields["plan"])
+        with errors_at_members(self.body()):
+            return super().create_row({**fields, "customer": customer, "plan": plan})
+
+    def update_row(self, row: Subscription, changes: JsonObject) -> Subscription:
+        with errors_at_members(self.body()):
+            return super().update_row(row, changes)

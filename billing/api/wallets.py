@@ -10,7 +10,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from billing.api.credit_fields import percent_text
-from billing.api.references import CUSTOMER_PARAMETER, CustomerReference, find_customer, named
+from billing.api.references import (
+    CUSTOMER_PARAMETER,
+    CustomerReference,
+    find_customer,
+    named,
+    of_customer,
+)
 from billing.credits import available
 from billing.currencies import amount_of
 from billing.models import Wallet
@@ -116,8 +122,7 @@ class Wallets(Resource[Wallet]):
         return super().rows().select_related("customer", "budget")
 
     def listed_rows(self) -> QuerySet[Wallet]:
-        key = self.request.query_params.get("customer")
-        return self.rows() if key is None else self.rows().filter(customer__key=key)
+        return of_customer(self.rows(), self.tenant.id, self.request.query_params.get("customer"))
 
     def create_row(self, fields: JsonObject) -> Wallet:
         customer = named("customer", find_customer, self.tenant.id, fields["customer"])

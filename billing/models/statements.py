@@ -80,6 +80,8 @@ class Statement(models.Model):
     # Names and addresses of both parties, as they were: {"seller": {...}, "customer": {...}}.
     parties = models.JSONField(default=dict)
     unpriced = models.BigIntegerField(default=0)
+    # A digest of what its own lines were made of. As long as that is the same, so are they.
+    inputs = models.CharField(max_length=64, blank=True, default="")
     subtotal = models.BigIntegerField(default=0)
     # {"name", "percent" | "amount"} of the coupon that was applied, or null.
     coupon = models.JSONField(null=True)
@@ -147,7 +149,7 @@ class StatementLine(models.Model):
     ends_at = models.DateTimeField()
     # Exact decimals and fractions, as text: "1234.5", "145/3".
     quantity = models.CharField(max_length=100)
-    exact_amount = models.CharField(max_length=200)
+    exact_amount = models.TextField()
     amount = models.BigIntegerField()
     # Of an adjustment: the statement whose line of this key it adjusts.
     adjusts = models.ForeignKey(

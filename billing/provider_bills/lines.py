@@ -112,12 +112,13 @@ class BillLines:
 
 def exact(number: Decimal, member: str) -> Fraction:
     """Return a number as it was written. Raises LineFault."""
+    exponent = number.as_tuple().exponent
+    # Not abs(), which refuses 1E999999999 in its own way.
+    if not isinstance(exponent, int) or number.copy_abs() > USD_MAX:
+        raise LineFault(member, f"must be an amount up to {USD_MAX:,}")
     # OpenAI writes nothing as 0E-6176.
     if number == 0:
         return Fraction(0)
-    exponent = number.as_tuple().exponent
-    if not isinstance(exponent, int) or abs(number) > USD_MAX:
-        raise LineFault(member, f"must be an amount up to {USD_MAX:,}")
     if exponent < -DECIMALS_MAX:
         raise LineFault(member, f"must have at most {DECIMALS_MAX} decimals")
     return Fraction(number)

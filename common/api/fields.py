@@ -187,7 +187,9 @@ class Text(Spoken, serializers.CharField):
     }
 
     def __init__(self, **options: Any) -> None:
-        options = {"min_length": 1, "max_length": 200, "trim_whitespace": False, **options}
+        options = {"max_length": 200, "trim_whitespace": False, **options}
+        if not options.get("allow_blank"):
+            options.setdefault("min_length", 1)
         super().__init__(**options)
 
     def to_internal_value(self, data: object) -> str:
@@ -221,7 +223,9 @@ class Items(Spoken, serializers.ListField):
         super().__init__(max_length=max_length, **options)
         if (item := getattr(self.child, "example", None)) is not None:
             self.example = [item]
-            self.error_messages["not_a_list"] = f"must be a list, such as {json.dumps([item])}"
+            # A template, in which the braces of an example would be names.
+            shown = json.dumps([item]).replace("{", "{{").replace("}", "}}")
+            self.error_messages["not_a_list"] = f"must be a list, such as {shown}"
 
     def to_internal_value(self, data: object) -> list[object]:
         assert self.max_length is not None

@@ -38,6 +38,7 @@ SUBSCRIPTIONS_SHOWN: Final = 50
 LINKS_SHOWN: Final = 200
 # Drafts are rated when they are read; older ones say only that they are drafts.
 DRAFTS_RATED: Final = 3
+COURSE_MONTHS_MIN: Final = 4
 SECOND: Final = "var(--c2)"
 
 
@@ -129,7 +130,8 @@ def _state_of(subscription: Subscription, now: datetime) -> str:
 def _course(months: Sequence[tuple[Month, CustomerFigures]], bar: FilterBar) -> Figure:
     """Revenue and cost by month, the oldest first."""
     used = [place for place, (_, row) in enumerate(months) if row.revenue_nanos or row.cost_nanos]
-    ordered = [*months[: max(used, default=0) + 1]][::-1]
+    oldest = max([*used, COURSE_MONTHS_MIN - 1])
+    ordered = [*months[: oldest + 1]][::-1]
     starts = [month.starts_at.astimezone(bar.zone) for month, _ in ordered]
     places = [start.replace(tzinfo=None).isoformat() for start in starts]
     revenue = [row.revenue_nanos for _, row in ordered]

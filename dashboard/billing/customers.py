@@ -25,10 +25,10 @@ from dashboard.billing.months import (
     month_choices,
     month_of,
 )
-from dashboard.charts import margin_bars
 from dashboard.filter_bar import Choice, FilterBar
 from dashboard.findings import shortened
 from dashboard.frame import filter_bar_of, frame
+from dashboard.lying_bars import margin_bars
 from dashboard.overview.spenders import curve
 from dashboard.paging import number_of
 

@@ -157,7 +157,7 @@ def _end_problems(ends_at: datetime, given: Collection[str], now: datetime) -> I
 class NoteBody(OptionalBody):
     """A note from the person who decides."""
 
-    note = Text(required=False, min_length=0, max_length=1000, allow_blank=True)
+    note = Text(required=False, max_length=1000, allow_blank=True)
 
 
 class RaisedByAnswer(Answer):

@@ -69,7 +69,7 @@ class PriceBody(StrictSerializer):
     call_usd = Usd(source="call_nanos", required=False)
     effective_from = Timestamp(required=False, help_text="Now, unless given; may lie in the past.")
     effective_to = Timestamp(required=False, allow_null=True)
-    note = Text(required=False, min_length=0, max_length=500, allow_blank=True)
+    note = Text(required=False, max_length=500, allow_blank=True)
 
     def validate(self, attrs: JsonObject) -> JsonObject:
         if ("model" in attrs) == ("tool" in attrs):

@@ -51,7 +51,7 @@ class CorrectionBody(StrictSerializer):
     def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
         return {
             "id": Text(),
-            "source": Value(min_length=0, allow_blank=True, default=""),
+            "source": Value(allow_blank=True, default=""),
             "action": Choice([VOID, REPLACE]),
             "event": JsonMembers(required=False, help_text="The event that is true instead."),
             "reason": Text(max_length=1000),

@@ -5,7 +5,7 @@ any bucket that holds the day's first or last moment; a bucket that lies inside 
 from events, as is what no roll-up holds yet.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
@@ -31,7 +31,7 @@ _EVENTS: Final = """
     SELECT span.bucket, {columns}
     FROM unnest(%s::timestamptz[], %s::timestamptz[], %s::int[]) AS span (begins, ends, bucket)
     JOIN usage_event ON time >= span.begins AND time < span.ends
-    WHERE tenant_id = %s AND time >= %s AND time < %s AND NOT is_void AND {within} AND {wanted}
+    WHERE tenant_id = %s AND time >= %s AND time < %s AND NOT is_void AND {wanted}
 """
 _ARE_TIMES_KNOWN: Final = """
     SELECT NOT EXISTS (
@@ -92,30 +92,11 @@ def count_combined(  # noqa: PLR0913 - what is asked, and of what
     names = [*group_by, dimension]
     has_value = Condition(f"\"{dimension}\" <> ''", [])
     wanted = join(" AND ", [on_events(filters), has_value])
-    parts: list[Condition] = []
-    columns = ", ".join(f'"{name}" AS value_{place}' for place, name in enumerate(names))
-    used = _COMBINATIONS.format(columns=columns, wanted=wanted.sql)
-    for span in by_day:
-        days = [span.begins - _DAY, span.ends]
-        bounds = [span.bucket, question.tenant_id, *days, span.ends, span.begins]
-        parts.append(Condition(used, [*bounds, *wanted.parameters]))
-    columns = ", ".join(f"{event_value(name)} AS value_{place}" for place, name in enumerate(names))
+    parts = list(_of_combinations(question, by_day, names, wanted))
     not_rolled_up = Condition(*events_of_batches(waiting))
     for read, within in ((by_day, not_rolled_up), (inside, NO_CONDITION)):
         if read and (within is NO_CONDITION or waiting):
-            bounds = [min(span.begins for span in read), max(span.ends for span in read)]
-            parts.append(
-                Condition(
-                    _EVENTS.format(columns=columns, within=within.sql, wanted=wanted.sql),
-                    [
-                        *_arrays(read),
-                        question.tenant_id,
-                        *bounds,
-                        *within.parameters,
-                        *wanted.parameters,
-                    ],
-                )
-            )
+            parts.append(_of_events(question, read, names, join(" AND ", [within, wanted])))
     every = join(" UNION ALL ", parts)
     each = ", ".join(["bucket", *(f"value_{place}" for place in range(len(names)))])
     groups = ", ".join(["bucket", *(f"value_{place}" for place in range(len(group_by)))])
@@ -126,6 +107,30 @@ def count_combined(  # noqa: PLR0913 - what is asked, and of what
         what=what,
     )
     return {(bucket, tuple(key)): count for bucket, *key, count in rows}
+
+
+def _of_combinations(
+    question: UsageQuestion, spans: Sequence[_Span], names: Sequence[str], wanted: Condition
+) -> Iterator[Condition]:
+    """Yield for each span what combinations say of it."""
+    columns = ", ".join(f'"{name}" AS value_{place}' for place, name in enumerate(names))
+    used = _COMBINATIONS.format(columns=columns, wanted=wanted.sql)
+    for span in spans:
+        days = [span.begins - _DAY, span.ends]
+        bounds = [span.bucket, question.tenant_id, *days, span.ends, span.begins]
+        yield Condition(used, [*bounds, *wanted.parameters])
+
+
+def _of_events(
+    question: UsageQuestion, spans: Sequence[_Span], names: Sequence[str], wanted: Condition
+) -> Condition:
+    """Return what events say of all spans."""
+    columns = ", ".join(f"{event_value(name)} AS value_{place}" for place, name in enumerate(names))
+    bounds = [min(span.begins for span in spans), max(span.ends for span in spans)]
+    return Condition(
+        _EVENTS.format(columns=columns, wanted=wanted.sql),
+        [*_arrays(spans), question.tenant_id, *bounds, *wanted.parameters],
+    )
 
 
 def _arrays(spans: Sequence[_Span]) -> list[list[datetime] | list[int]]:

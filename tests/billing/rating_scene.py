@@ -70,17 +70,15 @@ def parts_of(
     return schedule.parts(period, numbered, trial_ends_at)
 
 
-def rate_month(terms: Terms, used: Used, *, is_over: bool = True) -> list[RatedLine]:
+def rate_month(terms: Terms, used: Used) -> list[RatedLine]:
     """The lines of November with this usage of each charge."""
     (part,) = parts_of((None, terms))
     names = [charge.name for charge in terms.charges]
-    return rate([(part, dict.fromkeys(names, used))], is_over=is_over)
+    return rate([(part, dict.fromkeys(names, used))])
 
 
-def rate_parts(
-    parts: list[Part], *used: Mapping[str, Used], is_over: bool = True
-) -> list[RatedLine]:
-    return rate(list(zip(parts, used, strict=True)), is_over=is_over)
+def rate_parts(parts: list[Part], *used: Mapping[str, Used]) -> list[RatedLine]:
+    return rate(list(zip(parts, used, strict=True)))
 
 
 def units(quantity: object) -> Used:

@@ -58,17 +58,17 @@ def test_days_add_up_to_months_and_months_to_the_year(account: Account, name: st
         for interval in MONTHS:
             plan = make_plan(account, PER_REQUEST, timezone=name, interval=interval)
             put_on(account, make_customer(account, interval), plan, begin)
-    by_month: dict[int, list[datetime]] = {}
+    by_month: dict[tuple[int, int], list[datetime]] = {}
     for at in times:
-        by_month.setdefault(at.month, []).append(at)
-    for month, of_month in by_month.items():
+        by_month.setdefault((at.year, at.month), []).append(at)
+    for of_month in by_month.values():
         events = [
             make_event(time=at.isoformat(), customer=key) for at in of_month for key in MONTHS
         ]
         with time_machine.travel(of_month[-1] + timedelta(days=1), tick=False):
             assert send(account, events)["accepted"] == len(events)
         # The rest is read from events.
-        if month < 12:
+        if of_month[-1] < datetime(YEAR, 12, 1, tzinfo=UTC):
             roll_up()
 
     local = [at.astimezone(zone) for at in times]

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from django.core.exceptions import ValidationError
 
-from billing.coupons import Discount, coupon_of, create_coupon, discount_facts, mark_used
-from billing.models import Coupon, Customer
+from billing.coupons import Discount, create_coupon, discount_facts, discounts_of, mark_used
+from billing.models import Coupon, Customer, Statement
 from tests.billing.credit_scene import (
     charge,
     void,
@@ -32,10 +32,12 @@ def make_coupon(account: Account, customer: Customer, **fields: Any) -> Coupon:
         return create_coupon(tenant=account.tenant, actor="tests", customer=customer, **fields)
 
 
-def found(account: Account, customer: Customer, period_end: datetime = END) -> Discount | None:
+def found(
+    account: Account, customer: Customer, period_end: datetime = END, *, at: datetime = FOREVER
+) -> Discount | None:
+    statement = Statement(id=1, customer=customer, period_end=period_end)
     with account.scope():
-        start = period_end - timedelta(days=30)
-        return coupon_of(customer, period_start=start, period_end=period_end, at=FOREVER)
+        return discounts_of([statement], at=at).get(1)
 
 
 def test_a_coupon_is_for_periods_that_end_while_it_lasts(account: Account, acme: Customer) -> None:
@@ -43,9 +45,7 @@ def test_a_coupon_is_for_periods_that_end_while_it_lasts(account: Account, acme:
     assert found(account, acme) == Discount(coupon.id, "Launch", Decimal(10), None)
     assert found(account, acme, START) is None
     assert found(account, acme, END + timedelta(seconds=1)) is None
-    with account.scope():
-        at = coupon.created_at - timedelta(seconds=1)
-        assert coupon_of(acme, period_start=START, period_end=END, at=at) is None
+    assert found(account, acme, at=coupon.created_at - timedelta(seconds=1)) is None
 
 
 def test_the_oldest_is_used_until_it_is_used_up(account: Account, acme: Customer) -> None:

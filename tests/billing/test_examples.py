@@ -326,11 +326,9 @@ def changed_fee(
     """
     versions = [terms_of(fee(amount, when="advance", proration=proration)) for amount in (old, new)]
     schedule = schedule_of(starts_at, **periods)
-    paid = rate_parts(
-        parts_of((None, versions[0]), schedule=schedule, at=starts_at), {}, is_over=False
-    )
+    paid = rate_parts(parts_of((None, versions[0]), schedule=schedule, at=starts_at), {})
     parts = parts_of((None, versions[0]), (at, versions[1]), schedule=schedule, at=starts_at)
-    now = rate_parts(parts, {}, {}, is_over=False)
+    now = rate_parts(parts, {}, {})
     cents = to_minor([line.amount for line in paid], 2)
     billed = {line.key: Billed(line.amount, minor) for line, minor in zip(paid, cents, strict=True)}
     changes = adjust(billed, {line.key: line.amount for line in now}, 2)
@@ -393,7 +391,7 @@ def check_termination(plan: Example, usage: Example, expected: Example) -> None:
         flat, usage_charge("per_unit", unit_amount=str(Decimal(plan["unit_cents"]) / 100))
     )
     running = parts_of((None, terms), schedule=schedule_of(starts_at), at=starts_at)
-    first = to_minor([total_of(rate_parts(running, {}, is_over=False))], 2)[0]
+    first = to_minor([total_of(rate_parts(running, {}))], 2)[0]
     totals = settle_totals(first, tax_rates=[vat])
     assert totals.taxes[0].amount == expected["first_invoice"]["tax_cents"]
     assert totals.total == expected["first_invoice"]["total_cents"]

@@ -7,7 +7,7 @@ its time, and knows nothing of statements.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -121,7 +121,7 @@ class World:
     # When the provider's price of a million tokens began, in whole dollars.
     costs: list[tuple[datetime, int]] = field(default_factory=list)
     teams: dict[str, str] = field(default_factory=lambda: {"blue": "a", "red": "b"})
-    numbers: count[int] = field(default_factory=count)
+    numbers: Iterator[int] = field(default_factory=count)
 
     def __post_init__(self) -> None:
         self.begin = month_start(2)
@@ -148,14 +148,17 @@ class World:
     def void_call(self) -> None:
         if self.calls:
             call = self.calls.pop(self.chances.randrange(len(self.calls)))
-            self.correct(call, None)
+            self.correct(call, None, call.at + timedelta(days=1))
 
     def amend_call(self) -> None:
+        """Replace a call by one with other tokens, of an earlier time, perhaps of another."""
         if self.calls:
             call = self.chances.choice(self.calls)
-            before = call.id
-            call.id, call.tokens = f"call-{next(self.numbers)}", self.chances.randrange(1, 99_999)
-            self.correct(call, msgspec.convert(self.event(call), EventBody), before)
+            now = call.at + timedelta(days=1)
+            call.at = max(self.begin, call.at - timedelta(hours=self.chances.randrange(200)))
+            call.tokens = self.chances.randrange(1, 99_999)
+            call.customer = self.chances.choice(["a", "b", ""])
+            self.correct(call, msgspec.convert(self.event(call), EventBody), now)
 
     def price_again(self) -> None:
         starts_at = self.moment()
@@ -214,7 +217,7 @@ class World:
         return make_event(
             id=call.id,
             time=call.at.isoformat(),
-            customer=call.customer,
+            customer=call.customer or ...,
             team=call.team,
             model=MODEL,
             agent="runner",
@@ -222,12 +225,12 @@ class World:
             output_tokens=0,
         )
 
-    def correct(self, call: Call, replacement: EventBody | None, sent_id: str = "") -> None:
-        with time_machine.travel(call.at + timedelta(days=1), tick=False):
+    def correct(self, call: Call, replacement: EventBody | None, now: datetime) -> None:
+        with time_machine.travel(now, tick=False):
             correct_event(
                 tenant_id=self.account.tenant.id,
                 source="tests",
-                sent_id=sent_id or call.id,
+                sent_id=call.id,
                 replacement=replacement,
                 reason="tests",
                 actor="tests",

@@ -48,9 +48,10 @@ CUSTOMERS = 40
 
 # Every fifth transaction that made a statement final fails at the very end: its number was taken.
 FAIL_AT_COMMIT = """
+    CREATE SEQUENCE finalization;
     CREATE FUNCTION fail_sometimes() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
-        IF random() < 0.2 THEN RAISE EXCEPTION 'a fault was injected'; END IF;
+        IF nextval('finalization') % 5 = 0 THEN RAISE EXCEPTION 'a fault was injected'; END IF;
         RETURN NULL;
     END $$;
     CREATE CONSTRAINT TRIGGER fail_at_commit AFTER UPDATE ON statement
@@ -58,12 +59,13 @@ FAIL_AT_COMMIT = """
         WHEN (OLD.state = 'draft' AND NEW.state = 'final') EXECUTE FUNCTION fail_sometimes();
 """
 WORK_AT_COMMIT = FAIL_AT_COMMIT.replace(
-    "IF random() < 0.2 THEN RAISE EXCEPTION 'a fault was injected'; END IF;",
+    "IF nextval('finalization') % 5 = 0 THEN RAISE EXCEPTION 'a fault was injected'; END IF;",
     "PERFORM pg_sleep(0.02);",
 )
 NOTHING_AT_COMMIT = """
     DROP TRIGGER fail_at_commit ON statement;
     DROP FUNCTION fail_sometimes();
+    DROP SEQUENCE finalization;
 """
 
 
@@ -260,6 +262,26 @@ def test_what_has_no_price_stays_a_draft_and_delays_no_other(account: Account) -
         call_command("finalise_statements", tenant=account.tenant.name, processes=1)
     assert [each.customer.key for each in drafts_at(account, FIRST)] == ["unknown"]
     assert numbers(account) == [1]
+
+
+def test_one_that_cannot_be_rated_delays_no_other(account: Account) -> None:
+    customers = many(account, 3)
+    use(account, customers, Counter())
+    broken = make_customer(account, "broken")
+    plan = make_plan(account, PER_REQUEST)
+    put_on(account, broken, plan, FIRST)
+    with account.scope(), connection.cursor() as cursor:
+        # What no one can write: a version without a price.
+        cursor.execute("ALTER TABLE plan_version DISABLE TRIGGER plan_version_append_only")
+        cursor.execute(
+            "UPDATE plan_version SET terms = '{\"charges\": [{}]}' WHERE plan_id = %s", [plan.id]
+        )
+        cursor.execute("ALTER TABLE plan_version ENABLE TRIGGER plan_version_append_only")
+    month_end = MonthEnd(due(account))
+    month_end.run()
+    assert month_end.final == 3
+    assert [held.statement.customer.key for held in month_end.held] == ["broken"]
+    assert [each.customer.key for each in drafts_at(account, FIRST)] == ["broken"]
 
 
 def test_only_periods_that_ended_in_the_month_become_final(account: Account) -> None:

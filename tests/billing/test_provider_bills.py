@@ -1,12 +1,13 @@
 """Providers' bills are read to the last digit, and a day is never counted twice."""
 
 from datetime import date, timedelta
+from decimal import Decimal
 
 import pytest
 
 from billing.models import ProviderBillLine
 from billing.provider_bills.focus import read_focus
-from billing.provider_bills.lines import BillKey, InvalidBill
+from billing.provider_bills.lines import BillKey, InvalidBill, LineFault, exact
 from billing.provider_bills.reports import read_report
 from common.errors import MalformedBody
 from tenants.models import AuditEntry
@@ -188,3 +189,9 @@ def test_a_faulty_bill_stores_nothing(account: Account) -> None:
         import_for(account, bill)
     with account.scope():
         assert not ProviderBillLine.objects.exists()
+
+
+@pytest.mark.parametrize("number", ["1e999999999", "-1e999999999", "NaN", "sNaN", "-Infinity"])
+def test_a_number_that_no_bill_has_is_named(number: str) -> None:
+    with pytest.raises(LineFault, match="must be an amount up to 1,000,000,000"):
+        exact(Decimal(number), "amount")

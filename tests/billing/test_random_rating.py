@@ -284,7 +284,7 @@ def test_random_usage_costs_what_another_computation_says(model: str) -> None:
         parts = parts_for(versions, cuts)
         sums = added_up(len(parts), cuts, month, chances)
         pairs = [(part, {"Usage": used}) for part, used in zip(parts, sums, strict=True)]
-        lines = rate(pairs, is_over=chances.random() < 0.5)
+        lines = rate(pairs)
         exact = Fraction(charge_one_by_one(versions, cuts, month), TINY)
         usage_lines = [line for line in lines if line.kind == LineKind.USAGE]
         assert sum(line.amount for line in usage_lines) == exact, versions

@@ -288,18 +288,6 @@ def test_less_than_a_day_has_no_minimum_and_a_whole_cap() -> None:
     assert amounts(rate_parts(parts, *used(70))) == [70, -10]
 
 
-def test_before_a_period_is_over_there_are_no_fees_in_arrears_and_no_minimum() -> None:
-    advance, arrears = fee("5", name="A", when="advance"), fee("9", name="B", when="arrears")
-    charge = usage_charge("per_unit", unit_amount="1", minimum_amount="50", cap_amount="60")
-    terms = terms_of(advance, arrears, charge, minimum_amount="200")
-    lines = rate_month(terms, units(10), is_over=False)
-    assert [line.name for line in lines] == ["A", "Usage"]
-    assert amounts(lines) == [5, 10]
-    capped = rate_month(terms, units(100), is_over=False)
-    assert total_of(capped) == 5 + 60
-    assert total_of(rate_month(terms, units(10))) == 200
-
-
 @pytest.mark.parametrize(
     ("proration", "amount"),
     [("day", Fraction(200)), ("second", Fraction(300 * 39, 60)), ("none", Fraction(300))],

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+import pytest
 from django.test import Client
 
 from billing.models import Customer
@@ -48,6 +49,30 @@ def test_a_customer_is_billed_for_what_it_used(account: Account) -> None:
     assert final.body["number"] == "000001"
     assert final.body["amount_due"] == "4.36"
     assert api.post(f"/v1/statements/{listed[0]['id']}/finalise").body == final.body
+
+
+def test_a_customer_that_is_not_known_has_no_statements(account: Account) -> None:
+    api = caller(account)
+    assert api.get("/v1/statements", customer="nobody").body["data"] == []
+    refused = api.get("/v1/statements", customer="a\x00")
+    assert (refused.status, refused.code) == (400, "invalid_value")
+
+
+def test_nothing_has_a_name_that_cannot_be_stored(account: Account) -> None:
+    api = caller(account)
+    for address in ("customers/a%00b", "plans/a%00b"):
+        assert api.get(f"/v1/{address}").code == "not_found"
+        assert api.delete(f"/v1/{address}").code == "not_found"
+    assert api.post("/v1/plans/a%00b/versions", {}).code == "not_found"
+
+
+@pytest.mark.parametrize("email", ["no address", 5, "a@b", f"{'a' * 250}@example.com"])
+def test_an_address_that_no_mail_can_go_to_is_refused(account: Account, email: object) -> None:
+    api = caller(account)
+    customer = {"key": "acme", "name": "Acme", "billing": {"email": email}}
+    assert api.post("/v1/customers", customer).pointers == {"/billing/email"}
+    assert api.patch("/v1/billing-settings", {"email": email}).pointers == {"/email"}
+    assert api.patch("/v1/billing-settings", {"email": ""}).status == 200
 
 
 def _customer(account: Account) -> Customer:

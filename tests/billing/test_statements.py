@@ -2,11 +2,15 @@
 difference.
 """
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
+import time_machine
 
+from billing import statement_lines
 from billing.models import StatementState
+from billing.rating import RatedLine, UsedPart, rate
 from billing.statements import void
 from tests.billing.scene import (
     PER_REQUEST,
@@ -87,6 +91,46 @@ def test_what_an_adjustment_charged_is_taken_back_with_the_statement_that_it_adj
     void(account.tenant.id, final.id, actor="tests")
     assert billed.finalize(first).totals.total == 300
     assert billed.view(third).totals.total == -100
+
+
+def test_what_is_final_is_rated_again_only_if_something_changed(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = month_start(1), month_start(0)
+    billed = Billed.on(account, PER_REQUEST, since=first)
+    billed.use(2, at=first + HOUR)
+    billed.finalize(first)
+    rated: list[Sequence[UsedPart]] = []
+
+    def counted(parts: Sequence[UsedPart]) -> list[RatedLine]:
+        rated.append(parts)
+        return rate(parts)
+
+    monkeypatch.setattr(statement_lines, "rate", counted)
+    assert billed.view(second).totals.total == 0
+    assert len(rated) == 1
+    billed.use(1, at=first + HOUR)
+    assert billed.view(second).totals.total == 100
+    assert len(rated) == 3
+
+
+def test_a_statement_that_is_final_early_is_adjusted_by_what_is_used_later(
+    account: Account,
+) -> None:
+    this_month = month_start(0)
+    next_month = (this_month + timedelta(days=32)).replace(day=1)
+    fee = {"name": "Support", "kind": "flat", "amount": "10", "when": "arrears"}
+    bounds = {"minimum_amount": "50"}
+    billed = Billed.on(account, fee, PER_REQUEST, since=this_month, bounds=bounds)
+    billed.use(2, at=this_month)
+    assert billed.finalize(this_month).totals.total == 5_000
+    billed.use(41, at=this_month)
+    with time_machine.travel(next_month + HOUR, tick=False):
+        lines = [line for line in billed.view(next_month).lines if line.adjusts]
+    assert [(line.name, line.quantity, line.amount) for line in lines] == [
+        ("Requests", "41", 4_100),
+        ("Minimum", "-1", -3_800),
+    ]
 
 
 @pytest.mark.parametrize("links", [(), ({"dimension": "team", "value": "blue"},)])

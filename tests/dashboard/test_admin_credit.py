@@ -87,11 +87,11 @@ def test_a_coupon_is_given_and_ended(account: Account, owner: Client, acme: Cust
         assert Coupon.objects.get().ends_at is not None
 
 
-def test_members_who_do_not_manage_only_look(
+def test_members_who_do_not_bill_see_no_credit(
     account: Account, acme: Customer, as_role: Callable[[Role], Client]
 ) -> None:
     viewer = as_role(Role.VIEWER)
     grant = make_grant(account, acme, 500)
-    assert viewer.get(f"{GRANTS}/{grant.id}/change/").status_code == 200
+    assert viewer.get(f"{GRANTS}/{grant.id}/change/").status_code == 403
     assert viewer.post(f"{GRANTS}/add/", grant_form()).status_code == 403
     assert viewer.post(f"{GRANTS}/{grant.id}/delete/", {"post": "yes"}).status_code == 403

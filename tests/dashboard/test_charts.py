@@ -17,12 +17,12 @@ from dashboard.charts import (
     Figure,
     amount_ticks,
     band,
-    change_bars,
     line,
     over_time,
     stacked_bars,
 )
 from dashboard.colors import OTHER, PALETTE
+from dashboard.lying_bars import change_bars
 from dashboard.spend import Series
 from dashboard.spend_chart import spend_figure
 from tests.dashboard.tokens import resolved

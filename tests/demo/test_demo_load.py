@@ -155,6 +155,7 @@ def test_teams_and_budgets_are_made_once_and_what_is_missing_is_said(service: Se
         "/v1/prices",
         "/v1/unit-counts",
         "/v1/annotations",
+        "/v1/plans",
     ]
     assert summary.remarks[0].startswith("/v1/prices is not offered")
 

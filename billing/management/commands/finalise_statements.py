@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from billing.models import Statement, StatementState
 from billing.month_end import EVERYONE, Due, MonthEnd, Share
-from billing.statement_periods import open_due_drafts
+from billing.statement_periods import open_due_drafts, tenants_with_due_drafts
 from common.times import parse_timestamp_or_date
 from tenants.models import Tenant
 from tenants.runs import tenants_of
@@ -138,7 +138,8 @@ def _tenants(name: str | None, until: datetime) -> Sequence[Tenant]:
                 raise CommandError(f"There is no tenant named {name!r}.")
             return tenants
         due = Statement.objects.filter(state=StatementState.DRAFT, period_end__lte=until)
-        return list(Tenant.objects.filter(id__in=tenants_of(due)).order_by("id"))
+        ids = {*tenants_of(due), *tenants_with_due_drafts()}
+        return list(Tenant.objects.filter(id__in=ids).order_by("id"))
 
 
 def _until(text: str | None) -> datetime:

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import random
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ from billing.collection.payment_state import PaymentFacts, state_of
 from billing.models import AccountState, Statement, StripeEvent, StripeSettings
 from billing.stripe_gateway import Credentials, Event, StripeGateway
 from tests.billing.stripe.scene import API_KEY, SECRET, Scene, travel
-from tests.seed import SEED
+from tests.seed import dice
 from tests.stripe_server.objects import Object
 from tests.stripe_server.webhooks import signature
 
@@ -172,15 +171,15 @@ def test_http_deliveries_in_any_order_and_number_end_in_the_same_state(
 ) -> None:
     events = history(scene, statement)
     assert len(events) == 7
-    dice = random.Random(SEED)
+    chances = dice("deliveries")
     seen = set()
     for _ in range(6):
         with scene.account.scope():
             StripeEvent.objects.all().delete()
         scene.forget_payments()
-        for event in dice.sample(events, 7) + dice.choices(events, k=3):
+        for event in chances.sample(events, 7) + chances.choices(events, k=3):
             assert post(scene, event) == 200
-            if dice.random() < 0.3:
+            if chances.random() < 0.3:
                 scene.collect()
         scene.collect()
         row = scene.row(statement)

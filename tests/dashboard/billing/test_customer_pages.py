@@ -11,7 +11,14 @@ from django.test import Client
 
 from billing.models import Customer, CustomerLink, Subscription
 from tenants.roles import SCOPES_BY_ROLE, Role, Scope
-from tests.billing.scene import make_customer, make_plan, month_start, put_on
+from tests.billing.scene import (
+    PER_REQUEST,
+    Billed,
+    make_customer,
+    make_plan,
+    month_start,
+    put_on,
+)
 from tests.dashboard.billing.reading import words
 from tests.dashboard.conftest import sign_in
 from tests.dashboard.test_enforcement_pages import page
@@ -205,3 +212,14 @@ def test_a_limit_for_a_customer_begins_with_its_match(owner: Client) -> None:
     text = page(owner, "/budgets/new?start=customer&customer=acme")
     assert 'value="acme, monthly"' in text
     assert re.search(r"<textarea[^>]*>\s*acme</textarea>", text)
+
+
+def test_no_page_of_billing_is_for_members_of_a_team(account: Account) -> None:
+    billed = Billed.on(account, PER_REQUEST, since=month_start(1))
+    final = billed.finalize(month_start(1)).statement
+    client = sign_in(make_team_member(account, Role.VIEWER, "own"))
+    for path in (
+        *("/statements", f"/statements/{final.id}", f"/statements/{final.id}/print"),
+        *(f"/statements/{final.id}.csv", "/customers/figures", "/plans/figures"),
+    ):
+        assert client.get(path).status_code == 403, path
