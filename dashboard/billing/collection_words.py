@@ -62,7 +62,7 @@ def is_live_now(settings: StripeSettings | None) -> bool | None:
 
 
 def collection_of(statement: Statement) -> Collection | None:
-    """Return where the collection of a statement stands; None of what is not collected."""
+    """Return where the collection of a statement stands; None of a draft, which has none."""
     invoice = StripeInvoice.objects.filter(statement=statement).first()
     if invoice is not None:
         return describe(invoice, timezone.now())

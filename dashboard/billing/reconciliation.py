@@ -149,16 +149,18 @@ def line_of(kind: str, runs: Sequence[Reconciliation]) -> KindLine:
 
 
 def _state_of(kind: str, run: Reconciliation | None, result: KindResult) -> tuple[str, str]:
+    """Return where a comparison stands, and the tone of its badge. Pure."""
     if run is None:
         return "never compared", "outline"
-    if run.state in UNFINISHED:
-        return "running", "info"
-    if run.state == ReconciliationState.FAILED:
-        return "failed", "critical"
+    if run.state != ReconciliationState.DONE:
+        is_failed = run.state == ReconciliationState.FAILED
+        return ("failed", "critical") if is_failed else ("running", "info")
     if not result.is_connected:
         return "not connected", "outline"
     if result.exceeds(threshold_of(run, kind)):
         return "differs", "critical"
+    if not result.compared:
+        return "nothing to compare", "outline"
     return ("within the threshold", "warning") if result.drifts else ("agrees", "success")
 
 

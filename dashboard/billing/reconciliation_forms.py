@@ -84,7 +84,7 @@ def import_a_bill(request: PageRequest) -> HttpResponse:
         headline="Import a provider's bill",
         verb="Import bill",
         intro="A newer report of a day replaces that day. One faulty line refuses the file. Days "
-        "are compared by themselves in the course of the day, or at once by “Compare now”.",
+        "are compared by themselves in the course of the day, or by “Compare now”.",
     )
 
 

@@ -20,6 +20,7 @@ from common.formats import format_share
 from dashboard.access import PageRequest, customers_page, may_bill
 from dashboard.billing.collection_words import collection_of, left_of
 from dashboard.billing.customer_link import link_of
+from dashboard.billing.month_end import months_due
 from dashboard.buttons import button_of
 from dashboard.filter_bar import Choice, FilterBar
 from dashboard.findings import shortened
@@ -69,6 +70,7 @@ def page(request: PageRequest) -> HttpResponse:
             Choice(chosen.query(state=state), words, states[state], chosen.state == state)
             for state, words in (("", "All"), *StatementState.choices)
         ],
+        "months": months_due(request.tenant.id, chosen.bar.now) if may_bill(request) else (),
         "chosen": chosen,
         "needle_characters_max": NEEDLE_CHARACTERS_MAX,
         "first": first + 1,

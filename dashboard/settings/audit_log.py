@@ -56,7 +56,7 @@ NAMED: Final[Mapping[str, tuple[type[Model], str]]] = {
 # Where an entry of a row that is gone, or new, has its name.
 NAME_FIELDS: Final = ("name", "email", "model", "tool", "reason")
 # One of a kind: its number says nothing.
-SINGLE: Final = frozenset({"tenant", "alertsettings"})
+SINGLE: Final = frozenset({"tenant", "alertsettings", "reconciliationsettings", "stripesettings"})
 
 
 # Of what a person who may see some teams alone sees the changes: access, prices and where alerts

@@ -93,6 +93,7 @@ def test_what_differs_is_listed_by_day_and_model(account: Account, owner: Client
     assert re.findall(r'<data value="([^"]*)"', drifts)[:3] == ["10", "12.5", "2.5"]
     assert "gpt-4o" in words(drifts)
     assert "Stripe is not connected" in words(page(owner, f"{PATH}?kind=stripe"))
+    assert "0 of 0 differ nothing to compare" in words(text)
     # Of the run that an incident names.
     incident = make_incident(
         account,

@@ -7,11 +7,26 @@ import time_machine
 from django.test import Client
 from django.utils import timezone
 
-from tests.billing.scene import PER_REQUEST, Billed, month_start
-from tests.factories import Account
+from billing.models import Statement
+from tests.billing.scene import (
+    PER_REQUEST,
+    Billed,
+    make_customer,
+    make_plan,
+    month_start,
+    put_on,
+)
+from tests.factories import Account, make_event, send
 
 FIRST = month_start(1)
 HOUR = timedelta(hours=1)
+AT_COST = {
+    "name": "Cost",
+    "kind": "usage",
+    "metric": "cost",
+    "model": "cost_plus",
+    "percent": "20",
+}
 
 
 def _signed_in(account: Account, client: Client) -> Client:
@@ -67,3 +82,29 @@ def test_who_statements_are_from_is_set_on_a_page(account: Account, client: Clie
     fields["credit_note_prefix"] = "CN-"
     done = client.post("/settings/billing", fields, follow=True).content.decode()
     assert "Statements are from Brightloop, Inc.; final 3 days after the period" in done
+
+
+def test_all_drafts_of_a_past_month_become_final_by_one_button(
+    account: Account, client: Client
+) -> None:
+    billed = Billed.on(account, PER_REQUEST, since=FIRST)
+    billed.use(3, at=FIRST + HOUR)
+    other = make_customer(account, key="unpriced")
+    put_on(account, other, make_plan(account, AT_COST), FIRST)
+    with time_machine.travel(FIRST + timedelta(days=1), tick=False):
+        unknown = make_event(
+            time=(FIRST + HOUR).isoformat(), customer="unpriced", model="unheard-of", provider="no"
+        )
+        send(account, [unknown])
+    _signed_in(account, client)
+    page = client.get("/statements").content.decode()
+    assert f'value="{FIRST:%Y-%m}"' in page
+    sent = {"back": "/statements", "month": f"{FIRST:%Y-%m}"}
+    done = client.post("/statements/finalize", sent, follow=True).content.decode()
+    assert "1 statement is final. 1 stays a draft. Unpriced: 1 calls have no price yet" in done
+    with account.scope():
+        states = Statement.objects.filter(period_start=FIRST).order_by("customer__key")
+        assert [each.state for each in states] == ["final", "draft"]
+    wrong = {**sent, "month": f"{month_start(0):%Y-%m}"}
+    done = client.post("/statements/finalize", wrong, follow=True).content.decode()
+    assert "No period that ended in this month is a draft." in done

@@ -1,0 +1,106 @@
+"""How Stripe's collection stands, on the pages of statements and customers."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.test import Client
+from pytest_django import Settings
+
+from billing.collection.credentials import configure_collection
+from billing.models import AccountState, Customer, InvoiceStep, StripeInvoice
+from dashboard.billing.collection_words import describe
+from tests.billing.credit_scene import charge
+from tests.billing.scene import make_customer
+from tests.dashboard.billing.reading import words
+from tests.dashboard.test_enforcement_pages import page
+from tests.factories import Account
+
+NOW = datetime(2026, 11, 30, tzinfo=UTC)
+
+
+@pytest.fixture
+def acme(account: Account) -> Customer:
+    return make_customer(account)
+
+
+@pytest.mark.parametrize(
+    ("facts", "state", "tone"),
+    [
+        ({"step": InvoiceStep.CREATE}, "Draft", "info"),
+        ({"step": InvoiceStep.LINES, "problem": "No email."}, "Draft", "warning"),
+        ({"status": "open"}, "Open", "info"),
+        ({"status": "open", "due_at": NOW}, "Overdue", "critical"),
+        ({"status": "open", "due_at": NOW + timedelta(1)}, "Open", "info"),
+        ({"status": "open", "has_payment_failed": True}, "Payment failed", "critical"),
+        ({"status": "paid", "has_payment_failed": True}, "Paid", "success"),
+        ({"status": "paid", "amount_refunded": 5}, "Refunded", "warning"),
+        ({"status": "paid", "amount_disputed": 5}, "Disputed", "critical"),
+        ({"status": "paid", "amount_lost": 5}, "Dispute lost", "critical"),
+        ({"status": "uncollectible"}, "Uncollectible", "critical"),
+        ({"status": "void", "step": InvoiceStep.VOIDED}, "Voided", "outline"),
+    ],
+)
+def test_an_invoice_is_described_by_what_was_read_of_it(
+    facts: dict[str, Any], state: str, tone: str
+) -> None:
+    row = StripeInvoice(**{"step": InvoiceStep.DONE, "is_live": True, **facts})
+    told = describe(row, NOW)
+    assert (told.state, told.tone) == (state, tone)
+    assert told.link == ""
+    if row.problem:
+        assert told.detail == row.problem
+
+
+@pytest.mark.parametrize(
+    ("is_live", "link"),
+    [
+        (True, "https://dashboard.stripe.com/invoices/in_1"),
+        (False, "https://dashboard.stripe.com/test/invoices/in_1"),
+    ],
+)
+def test_the_link_is_of_the_invoices_mode(is_live: bool, link: str) -> None:
+    row = StripeInvoice(step=InvoiceStep.DONE, status="open", stripe_id="in_1", is_live=is_live)
+    assert describe(row, NOW).link == link
+
+
+def test_a_statement_says_why_it_is_not_collected(
+    account: Account, owner: Client, acme: Customer, settings: Settings
+) -> None:
+    early = charge(account, acme, 500)
+    assert "Stripe is not connected." in words(page(owner, f"/statements/{early.id}"))
+    settings.STRIPE_API_KEY = "sk_test_pages"
+    own: dict[str, Any] = {"tenant": account.tenant, "actor": "tests"}
+    with account.scope():
+        configure_collection(**own, collects=False)
+    assert "Collecting with Stripe is off." in words(page(owner, f"/statements/{early.id}"))
+    with account.scope():
+        configure_collection(**own, collects=True)
+    told = words(page(owner, f"/statements/{early.id}"))
+    assert "It became final before collecting was turned on." in told
+    late = charge(account, acme, 500)
+    assert "Its invoice is made within a minute." in words(page(owner, f"/statements/{late.id}"))
+    with account.scope():
+        configure_collection(**own, collection_method="none")
+    told = words(page(owner, f"/statements/{late.id}"))
+    assert "No invoice is made for this customer or plan." in told
+
+
+def test_a_customer_who_is_overdue_is_called_so(
+    account: Account, owner: Client, acme: Customer, settings: Settings
+) -> None:
+    settings.STRIPE_API_KEY = "sk_test_pages"
+    with account.scope():
+        for is_live, state in ((False, AccountState.OVERDUE), (True, AccountState.DISPUTED)):
+            acme.stripe_accounts.create(
+                tenant=account.tenant,
+                is_live=is_live,
+                state=state,
+                halts=[{"id": 1, "match": {"customer": "acme"}}],
+            )
+    told = words(page(owner, f"/customers/{acme.id}"))
+    assert "overdue since" in told
+    assert "in test mode Its usage is halted until it pays." in told
+    assert "disputed" not in told
+    settings.STRIPE_API_KEY = None
+    assert "overdue" not in words(page(owner, f"/customers/{acme.id}"))
