@@ -22,6 +22,7 @@ from billing.credits import (
 from billing.currencies import minor_units, money_of
 from billing.models import Coupon, CreditGrant, CreditKind, CreditNote, Customer, Statement, Wallet
 from billing.wallet_opening import open_wallet
+from common.expectations import as_sentence
 from dashboard.access import PageRequest, may_bill
 from dashboard.billing.collection_words import left_of
 from dashboard.forms import form_page, form_token, moment_field, save_once, sent_data
@@ -51,11 +52,6 @@ def _count_field(label: str, maximum: int, **options: Any) -> forms.IntegerField
     return count_field(label, maximum=maximum, widget=widget, **options)
 
 
-def _sentence(error: ValueError) -> str:
-    words = str(error)
-    return f"{words[:1].upper()}{words[1:]}."
-
-
 class AmountsForm(forms.Form):
     """A form with amounts in a customer's currency, which become minor units."""
 
@@ -74,7 +70,7 @@ class AmountsForm(forms.Form):
             try:
                 data[name] = minor_units(amount, str(currency))
             except ValueError as error:
-                self.add_error(name, _sentence(error))
+                self.add_error(name, as_sentence(str(error)))
         return data
 
 
