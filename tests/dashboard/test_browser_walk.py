@@ -129,7 +129,7 @@ def test_the_owner_finds_no_page_that_breaks_a_rule(
 @needs_chromium
 @pytest.mark.parametrize(
     ("role", "look"),
-    [(Role.ENGINEER, Look(390, ("light",))), (Role.VIEWER, Look(1440, ("dark",)))],
+    [(Role.ENGINEER, Look(390, "light")), (Role.VIEWER, Look(1440, "dark"))],
 )
 def test_other_members_find_no_page_that_breaks_a_rule(
     browser: Browser,

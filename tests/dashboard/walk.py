@@ -15,14 +15,14 @@ Scheme = Literal["light", "dark"]
 
 @dataclass(frozen=True)
 class Look:
-    """How a page is looked at. Another theme is put on the open page, as a person's system does."""
+    """How a page is looked at."""
 
     width: int
-    schemes: tuple[Scheme, ...]
+    scheme: Scheme
 
 
-# Each theme at each width, with each of them once as the page is loaded and once changed to.
-EVERY_LOOK: Final = (Look(1440, ("light", "dark")), Look(390, ("dark", "light")))
+# Each theme and each width. The walks of other members look in the other two ways.
+EVERY_LOOK: Final = (Look(1440, "light"), Look(390, "dark"))
 
 
 def watch(page: Page, server_url: str) -> list[str]:
@@ -65,9 +65,9 @@ def settle(page: Page) -> None:
     expect(page.locator(".chart[id]:not([data-ready])")).to_have_count(0, timeout=15_000)
 
 
-def problems_of(page: Page, *, rules: Sequence[str] = ()) -> list[str]:
-    """What is wrong with the page as it stands: content wider than the window, and violations of
-    these rules of axe (none named: of all), where it is installed.
+def problems_of(page: Page) -> list[str]:
+    """What is wrong with the page as it stands: content wider than the window, and what axe finds,
+    where it is installed.
     """
     wider = overflow(page)
     found = [f"{wider} px wider than the window"] if wider > 0 else []
@@ -76,8 +76,6 @@ def problems_of(page: Page, *, rules: Sequence[str] = ()) -> list[str]:
     if not page.evaluate("'axe' in window"):
         page.evaluate(_axe_script())
     options = {"preload": False, "resultTypes": ["violations"]}
-    if rules:
-        options["runOnly"] = list(rules)
     answer = page.evaluate("(options) => axe.run(options)", options)
     return found + [
         f"axe {one['id']}: {one['help']}: {node['html'][:120]}"
@@ -113,15 +111,11 @@ def walk(
         complaints = watch(page, server_url)
         for look in looks:
             page.set_viewport_size({"width": look.width, "height": 900})
+            page.emulate_media(color_scheme=look.scheme)
             for path in paths:
-                page.emulate_media(color_scheme=look.schemes[0])
                 page.goto(path)
-                for place, scheme in enumerate(look.schemes):
-                    page.emulate_media(color_scheme=scheme)
-                    settle(page)
-                    # What else axe looks at does not depend on the theme.
-                    found = problems_of(page, rules=("color-contrast",) if place else ())
-                    if found := complaints + found:
-                        problems[f"{path} {scheme} {look.width}"] = found
-                    complaints.clear()
+                settle(page)
+                if found := complaints + problems_of(page):
+                    problems[f"{path} {look.scheme} {look.width}"] = found
+                complaints.clear()
     return problems
