@@ -101,6 +101,7 @@ def file_response(statement: Statement, kind: str) -> HttpResponse:
         response._csp_replace = {  # type: ignore[attr-defined]
             "default-src": ["'none'"],
             "style-src": [f"'sha256-{digest}'"],
+            "img-src": ["data:"],
             "frame-ancestors": ["'self'"],
         }
     return response

@@ -7,9 +7,10 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from billing.admin.forms import CreditAdmin, CreditForm, own
-from billing.coupons import create_coupon, end_coupon, validate_coupon
+from billing.coupons import STATEMENTS_MAX, create_coupon, end_coupon, validate_coupon
 from billing.currencies import money_of
 from billing.models import Coupon
+from metering.fields.forms import count_field
 from tenants.admin_forms import FilledForm
 from tenants.admin_site import actor_of, site
 from tenants.number_fields import AmountField
@@ -24,6 +25,13 @@ class CouponForm(CreditForm):
         maximum=100, required=False, help_text="Of the subtotal; or give an amount."
     )
     amount = AmountField(required=False, help_text="In the customer's currency.")
+    statements_max = count_field(
+        "Statements",
+        minimum=1,
+        maximum=STATEMENTS_MAX,
+        required=False,
+        help_text="How many statements it is for. Leave empty for all.",
+    )
 
     class Meta:
         model = Coupon
@@ -31,7 +39,6 @@ class CouponForm(CreditForm):
         help_texts = {
             "name": "As statements have it.",
             "ends_at": "It is for statements whose period ends while it lasts.",
-            "statements_max": "How many statements it is for. Leave empty for all.",
         }
 
     def judge(self) -> None:

@@ -8,9 +8,16 @@ from django.utils import timezone
 from unfold.decorators import display as labelled
 
 from billing.admin.forms import CreditAdmin, CreditForm, own
-from billing.credits import grant_credit, validate_grant, void_credit
+from billing.credits import (
+    PRIORITY_MAX,
+    ROLLOVER_MONTHS_MAX,
+    grant_credit,
+    validate_grant,
+    void_credit,
+)
 from billing.currencies import money_of
 from billing.models import CreditGrant
+from metering.fields.forms import count_field
 from tenants.admin_forms import FilledForm
 from tenants.admin_site import actor_of, site
 from tenants.number_fields import AmountField
@@ -37,15 +44,29 @@ class CreditGrantForm(CreditForm):
         required=False,
         help_text="The most that rolled-over credit of the customer may hold.",
     )
+    priority = count_field(
+        "Priority", minimum=0, maximum=PRIORITY_MAX, initial=50, help_text="Lower is drawn first."
+    )
+    rollover_percent = count_field(
+        "Rollover percent",
+        minimum=1,
+        maximum=100,
+        required=False,
+        help_text="Of what is unused at the expiry. Leave empty for none.",
+    )
+    rollover_months = count_field(
+        "Rollover months",
+        minimum=1,
+        maximum=ROLLOVER_MONTHS_MAX,
+        required=False,
+        help_text="How long rolled-over credit lasts. Leave empty for no end.",
+    )
     amounts = ("amount", "rollover_max")
 
     class Meta:
         model = CreditGrant
         fields = FIELDS
         help_texts = {
-            "priority": "Lower is drawn first.",
-            "rollover_percent": "Of what is unused at the expiry. Leave empty for none.",
-            "rollover_months": "How long rolled-over credit lasts. Leave empty for no end.",
             "reference": "Such as the number of a payment.",
         }
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from metering.models import IngestBatch, UsageHistogram, UsageRollup
+from metering.models import IngestBatch, UsageCombination, UsageHistogram, UsageRollup
 from tenants.scope import platform_scope
 from tests.factories import Account
 
@@ -16,4 +16,5 @@ def forgotten_history(account: Account) -> Iterator[None]:
     with platform_scope("tests"):
         UsageRollup.objects.all().delete()
         UsageHistogram.objects.all().delete()
+        UsageCombination.objects.all().delete()
         IngestBatch.objects.update(rolled_up_at=None)

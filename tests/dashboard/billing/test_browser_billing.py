@@ -1,30 +1,13 @@
-"""The pages of customers and plans in Chromium: no broken rule, and a plan's form that follows."""
+"""A plan's form in Chromium, whose preview follows what is typed."""
 
 from django.test import Client
 from playwright.sync_api import Browser, expect
 from pytest_django.live_server_helper import LiveServer
 
 from tests.dashboard.conftest import needs_chromium
-from tests.dashboard.walk import walk
-from tests.dashboard.walk_tenant import furnish
 from tests.factories import Account
 
 pytestmark = needs_chromium
-
-
-def test_no_page_breaks_a_rule(
-    browser: Browser, live_server: LiveServer, account: Account, owner: Client
-) -> None:
-    found = furnish(account, owner)
-    customer, plan = f"/customers/{found['customer_id']}", f"/plans/{found['plan_id']}"
-    paths = [
-        *("/customers", "/customers?month=2026-01&q=x", "/customers/unassigned"),
-        *("/customers/unassigned?by=feature", "/customers/new", "/plans", "/plans/new"),
-        *(customer, f"{customer}/edit", f"{customer}/plan", f"{customer}/links/new"),
-        *(plan, f"{plan}/versions/new", "/budgets/new?start=customer&customer=a"),
-    ]
-    session = owner.cookies["sessionid"].value
-    assert walk(browser, live_server.url, paths, session=session) == {}
 
 
 def test_a_plans_form_and_preview_follow_what_is_typed(
@@ -41,7 +24,7 @@ def test_a_plans_form_and_preview_follow_what_is_typed(
     page.locator("#id_charges-0-name").fill("Requests")
     page.locator("#id_charges-0-model").select_option("per_unit")
     page.locator("#id_charges-0-unit_amount").fill("0.01")
-    expect(page.locator("#examples")).to_contain_text("1,200 requests cost $12.00")
+    expect(page.locator("#examples")).to_contain_text("1,200 requests cost $12.00", timeout=15_000)
     page.get_by_role("button", name="Add charge").click()
     page.locator("#id_charges-1-model").select_option("graduated")
     expect(page.locator("#id_charges-1-tiers-0-up_to")).to_be_visible()

@@ -576,7 +576,8 @@ def test_usage_is_not_frozen_while_something_may_still_change_it(
         run(account, "DELETE FROM ledger_entry")
         run(account, "DELETE FROM budget_window")
         run(account, "DELETE FROM usage_event")
-        connection.cursor().execute("DELETE FROM usage_rollup; DELETE FROM usage_histogram")
+        for table in ("usage_rollup", "usage_histogram", "usage_combination"):
+            connection.cursor().execute(f"DELETE FROM {table}")
 
 
 def test_a_rolling_window_keeps_the_entries_that_it_has_yet_to_let_go(account: Account) -> None:

@@ -239,7 +239,7 @@ def test_a_combination_that_was_changed_by_hand_is_found(account: Account) -> No
 def test_what_the_migration_makes_of_events_is_what_they_are_rolled_up_to(
     account: Account,
 ) -> None:
-    made = import_module("metering.migrations.0004_combinations")
+    made = import_module("metering.migrations.0005_combinations")
     events = make_events(60, seed=6)
     send(account, events)
     roll_up(account)
