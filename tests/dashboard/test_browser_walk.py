@@ -14,7 +14,7 @@ from dashboard.urls import urlpatterns
 from tenants.roles import Role
 from tests.dashboard.conftest import make_member, needs_chromium, sign_in
 from tests.dashboard.test_team_members import make_team_member
-from tests.dashboard.walk import Look, walk
+from tests.dashboard.walk import OF_LOOKS, Look, walk
 from tests.dashboard.walk_tenant import AGENT, TEAM, furnish
 from tests.factories import Account, make_account
 
@@ -132,7 +132,7 @@ def test_the_owner_finds_no_page_that_breaks_a_rule(
 @needs_chromium
 @pytest.mark.parametrize(
     ("role", "look"),
-    [(Role.ENGINEER, Look(390, "light")), (Role.VIEWER, Look(1440, "dark"))],
+    [(Role.ENGINEER, Look(390, "light", OF_LOOKS)), (Role.VIEWER, Look(1440, "dark", OF_LOOKS))],
 )
 def test_other_members_find_no_page_that_breaks_a_rule(
     browser: Browser,

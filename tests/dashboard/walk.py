@@ -19,10 +19,14 @@ class Look:
 
     width: int
     scheme: Scheme
+    # What axe looks for; none named: all that it can.
+    rules: tuple[str, ...] = ()
 
 
+# What of a page depends on its theme and width.
+OF_LOOKS: Final = ("color-contrast", "target-size", "scrollable-region-focusable")
 # Each theme and each width. The walks of other members look in the other two ways.
-EVERY_LOOK: Final = (Look(1440, "light"), Look(390, "dark"))
+EVERY_LOOK: Final = (Look(1440, "light"), Look(390, "dark", OF_LOOKS))
 
 
 def watch(page: Page, server_url: str) -> list[str]:
@@ -65,9 +69,9 @@ def settle(page: Page) -> None:
     expect(page.locator(".chart[id]:not([data-ready])")).to_have_count(0, timeout=15_000)
 
 
-def problems_of(page: Page) -> list[str]:
-    """What is wrong with the page as it stands: content wider than the window, and what axe finds,
-    where it is installed.
+def problems_of(page: Page, *, rules: Sequence[str] = ()) -> list[str]:
+    """What is wrong with the page as it stands: content wider than the window, and violations of
+    these rules of axe (none named: of all), where it is installed.
     """
     wider = overflow(page)
     found = [f"{wider} px wider than the window"] if wider > 0 else []
@@ -76,6 +80,8 @@ def problems_of(page: Page) -> list[str]:
     if not page.evaluate("'axe' in window"):
         page.evaluate(_axe_script())
     options = {"preload": False, "resultTypes": ["violations"]}
+    if rules:
+        options["runOnly"] = list(rules)
     answer = page.evaluate("(options) => axe.run(options)", options)
     return found + [
         f"axe {one['id']}: {one['help']}: {node['html'][:120]}"
@@ -115,7 +121,7 @@ def walk(
             for path in paths:
                 page.goto(path)
                 settle(page)
-                if found := complaints + problems_of(page):
+                if found := complaints + problems_of(page, rules=look.rules):
                     problems[f"{path} {look.scheme} {look.width}"] = found
                 complaints.clear()
     return problems
