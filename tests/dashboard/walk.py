@@ -24,7 +24,7 @@ class Look:
 
 
 # What of a page depends on its theme and width.
-OF_LOOKS: Final = ("color-contrast", "target-size", "scrollable-region-focusable")
+OF_LOOKS: Final = ("color-contrast",)
 # Each theme and each width. The walks of other members look in the other two ways.
 EVERY_LOOK: Final = (Look(1440, "light"), Look(390, "dark", OF_LOOKS))
 
