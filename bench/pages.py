@@ -130,7 +130,7 @@ class Browser:
         fields = {"username": email, "password": password, "csrfmiddlewaretoken": token}
         signed_in = self._ask("POST", "/login", {"Content-Type": FORM}, urlencode(fields))
         if signed_in.status != HTTPStatus.FOUND:
-            raise SystemExit(f"Nobody could sign in: {signed_in.status}")
+            raise SystemExit(f"Signing in failed with {signed_in.status}.")
 
     def get(self, path: str, *, mark: str = "", is_live: bool = False) -> Timed:
         """Ask for a page; with `mark`, whether it is still what it was."""

@@ -1,6 +1,6 @@
 """What usage cost at its providers, by the customer whose usage it is, month, plan and feature.
 
-Usage of nobody is what is left of the total, so that the parts always add up to it.
+Usage without a customer is what is left of the total, so the parts always add up to it.
 """
 
 from collections import defaultdict
@@ -22,7 +22,7 @@ CELLS_MAX: Final = 100_000
 
 
 class Cost(NamedTuple):
-    """What usage of a customer cost in a part of a month. No customer: usage that is nobody's."""
+    """What a customer's usage cost in a part of a month; None: usage without a customer."""
 
     customer_id: int | None
     plan_id: int | None

@@ -34,7 +34,7 @@ from metering.reporting.question import InvalidQuestion
 FEATURE: Final = "feature"
 # A month in some zone begins so long before or after it does in UTC.
 ZONES_APART: Final = timedelta(hours=14)
-# Drafts are rated when they are read; so many take some seconds.
+# Drafts are rated when they are read; this number takes some seconds.
 DRAFTS_MAX: Final = 2_000
 LINES_MAX: Final = 200_000
 

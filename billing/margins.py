@@ -52,7 +52,7 @@ class Margin:
 
 
 class MarginRow(NamedTuple):
-    """A group's margin. The key is None for usage that is nobody's, and "" for what has none."""
+    """A group's margin. The key is None for usage without a customer, and "" for what has no value."""
 
     key: str | None
     name: str
@@ -67,13 +67,13 @@ class Margins(NamedTuple):
 
 
 class _Group(NamedTuple):
-    """What a row is of: None for usage that is nobody's."""
+    """What a row is of: None for usage without a customer."""
 
     value: int | str | date | None
-    is_nobodys: bool = False
+    has_no_customer: bool = False
 
 
-NOBODYS: Final = _Group(None, is_nobodys=True)
+WITHOUT_CUSTOMER: Final = _Group(None, has_no_customer=True)
 
 
 def read_margins(
@@ -104,7 +104,7 @@ class _Reading:
     def add_cost(self, cost: Cost) -> None:
         """Count what usage cost."""
         if cost.customer_id is None:
-            self._margin(NOBODYS, USD).cost_nanos += cost.nanos
+            self._margin(WITHOUT_CUSTOMER, USD).cost_nanos += cost.nanos
             return
         group = self._group(cost.customer_id, cost.plan_id, cost.month, cost.feature)
         self._margin(group, self._currency(cost.customer_id)).cost_nanos += cost.nanos
@@ -154,7 +154,7 @@ class _Reading:
     def _row(self, group: _Group, margin: Margin) -> MarginRow:
         key: str | None
         match group.value:
-            case None if group.is_nobodys:
+            case None if group.has_no_customer:
                 key, name = None, "Usage without a customer"
             case None | "":
                 key, name = "", f"No {self._group_by}"

@@ -350,7 +350,7 @@ def _translated() -> Iterator[None]:
     except stripe.RateLimitError as error:
         headers = error.headers or {}
         asked = headers.get("Retry-After") or headers.get("retry-after")
-        seconds = float(asked) if asked and asked.isdecimal() else None
+        seconds = int(asked) if asked and asked.isdecimal() else None
         raise Busy("Stripe takes no more requests for now.", retry_after_seconds=seconds) from error
     except (stripe.AuthenticationError, stripe.PermissionError) as error:
         raise KeyRejected(f"Stripe refused the API key: {_sentence(error)}") from error

@@ -56,7 +56,7 @@ from tenants.api.resources import Resource
 from tenants.api.views import ApiView, actor_of, tenant_of
 from tenants.roles import Scope
 
-# Named, since whoever asks needs nothing else of the workers' side.
+# Named, because the API must not import the workers' side.
 WORK_OFF: Final = "billing.tasks_reconciliation.reconcile"
 MONTH: Final = re.compile(r"20[0-9]{2}-(0[1-9]|1[0-2])")
 PERCENT: Final = re.compile(r"[0-9]{1,4}(\.[0-9]{1,2})?")

@@ -199,6 +199,6 @@ def store(claimed: ClaimedInvoice, **changes: Any) -> None:
 
 
 def wait_seconds(attempts: int) -> int:
-    """Return how long a row waits after so many attempts."""
+    """Return how long a row waits after this number of attempts."""
     doublings = max(0, min(attempts - 1, 20))
     return min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS << doublings)

@@ -13,7 +13,7 @@ from billing.models import Interval
 from billing.terms import ChargeModel, FlatCharge, Metric, Terms, Tier, UsageCharge
 from common.json_bodies import JsonObject
 
-# A subscription at Stripe has at most so many items.
+# Stripe's limit of items for a subscription.
 ITEMS_MAX: Final = 20
 # Of `unit_amount_decimal`, in hundredths of the currency's unit.
 DECIMALS_MAX: Final = 12

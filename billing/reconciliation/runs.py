@@ -147,7 +147,7 @@ def _ask_stripe(row: Reconciliation) -> _Invoices:
 
 
 def _step(expected: Reconciliation, invoices: _Invoices | None) -> int:
-    """Do a step if the row is where it was, and nobody else has it."""
+    """Do a step if the row is where it was and no other worker holds it."""
     row = (
         Reconciliation.objects.select_for_update(skip_locked=True)
         .filter(
