@@ -52,7 +52,7 @@ class Margin:
 
 
 class MarginRow(NamedTuple):
-    """A group's margin. The key is None for usage without a customer, and "" for what has no value."""
+    """A group's margin. The key is None for usage without a customer, "" for no value."""
 
     key: str | None
     name: str

@@ -95,7 +95,7 @@ class Schedule:
         return Period(starts_at, ends_at, first, last) if first < last else None
 
     def trial_end(self, days: int) -> datetime | None:
-        """Return when a trial of this many days ends, at the time of day when the subscription began;
+        """Return when a trial of this many days ends, at the time of day it began;
         None without days.
         """
         local = self.starts_at.astimezone(self._zone)

@@ -92,7 +92,7 @@ def may_bill(request: PageRequest) -> bool:
 
 
 def sees_customers(request: PageRequest) -> bool:
-    """Whether the person may see what customers pay: only those who see all of the tenant's money."""
+    """Whether the person may see what customers pay: those who see all of the tenant's money."""
     teams = visible_teams(tenant_id=request.tenant.id, user_id=request.user.pk, role=request.role)
     return teams is None
 
