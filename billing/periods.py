@@ -95,8 +95,8 @@ class Schedule:
         return Period(starts_at, ends_at, first, last) if first < last else None
 
     def trial_end(self, days: int) -> datetime | None:
-        """Return when a trial of this many days ends, at the time of day it began;
-        None without days.
+        """Return when a trial ends: this many days after the subscription began, at the same local
+        time of day. None without days.
         """
         local = self.starts_at.astimezone(self._zone)
         return (local + timedelta(days=days)).astimezone(UTC) if days else None
