@@ -18,6 +18,7 @@ from dashboard.billing import (
     credits,
     customer,
     customer_forms,
+    customer_link,
     customers,
     month_end,
     plan_edit,
@@ -156,6 +157,7 @@ urlpatterns = [
     ),
     path("customers/<int:customer_id>", customer.page, name="customer"),
     path("customers/<int:customer_id>/edit", customer_forms.change, name="change_customer"),
+    path("customers/<int:customer_id>/end-links", customer_link.end_links, name="end_links"),
     path("customers/<int:customer_id>/archive", customer.archive, name="archive_customer"),
     path("customers/<int:customer_id>/plan", customer_forms.change_plan, name="change_plan"),
     path(

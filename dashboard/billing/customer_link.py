@@ -1,6 +1,8 @@
 """`/bill/{link}`: a customer's own page, by a signed link that expires."""
 
+from collections.abc import Callable
 from datetime import timedelta
+from functools import wraps
 from typing import Any, Final
 
 from django.core import signing
@@ -16,7 +18,10 @@ from billing.models import Customer, Statement, StatementState
 from billing.settings import billing_settings
 from billing.statement_files import file_response
 from billing.statement_views import views_of
-from dashboard.access import PageRequest
+from dashboard.access import PageRequest, may_bill
+from dashboard.buttons import button_of
+from tenants.admin_site import actor_of
+from tenants.audit import audited_change
 from tenants.scope import tenant_scope
 
 LIFETIME: Final = timedelta(days=30)
@@ -33,75 +38,69 @@ def link_of(request: PageRequest, customer: Customer) -> str:
     return request.build_absolute_uri(reverse("customer_bill", args=[token]))
 
 
-def _claims(token: str) -> list[int] | None:
-    try:
-        claims: list[int] = signing.loads(token, salt=SALT, max_age=LIFETIME)
-    except signing.BadSignature:
-        return None
-    return claims
+@button_of("customers", may=may_bill)
+def end_links(request: PageRequest, customer_id: int) -> str:
+    """End every link to a customer's own page."""
+    customer = Customer.objects.filter(tenant=request.tenant, id=customer_id).first()
+    if customer is None:
+        raise Http404
+    with audited_change(customer, actor=actor_of(request)) as change:
+        change.row.link_generation += 1
+    return f"The links to {customer.name}'s page ended. New ones are on its statements."
+
+
+def _for_customer(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+    """A page for the customer that a link is for: read in a snapshot of its tenant alone."""
+
+    @wraps(view)
+    def act(request: HttpRequest, token: str, **path: Any) -> HttpResponse:
+        try:
+            claims: list[int] = signing.loads(token, salt=SALT, max_age=LIFETIME)
+        except signing.BadSignature:
+            return _gone(request)
+        tenant_id, customer_id, generation = claims
+        with tenant_scope(tenant_id, is_snapshot=True):
+            customer = Customer.objects.filter(
+                tenant_id=tenant_id, id=customer_id, link_generation=generation
+            ).first()
+            return _gone(request) if customer is None else view(request, customer, token, **path)
+
+    return never_cache(require_safe(act))
 
 
 def _gone(request: HttpRequest) -> HttpResponse:
     return render(request, "dashboard/billing/link_over.html", status=GONE)
 
 
-@never_cache
-@require_safe
-def page(request: HttpRequest, token: str) -> HttpResponse:
+@_for_customer
+def page(request: HttpRequest, customer: Customer, token: str) -> HttpResponse:
     """What a customer used in this period, and its statements."""
-    claims = _claims(token)
-    if claims is None:
-        return _gone(request)
-    tenant_id, customer_id, generation = claims
-    with tenant_scope(tenant_id, is_snapshot=True):
-        customer = _customer(tenant_id, customer_id, generation)
-        if customer is None:
-            return _gone(request)
-        rows = list(
-            customer.statements.filter(period_start__lte=timezone.now())
-            .select_related("customer")
-            .order_by("-period_start", "-id")[:STATEMENTS_SHOWN]
-        )
-        drafts = [row for row in rows if row.state == StatementState.DRAFT]
-        context: dict[str, Any] = {
-            "customer": customer,
-            "seller": parties_of(customer, billing_settings(tenant_id))["seller"],
-            "current": views_of(drafts[:1])[0] if drafts else None,
-            "statements": views_of([row for row in rows if row.state == StatementState.FINAL]),
-            "token": token,
-            "now": timezone.now(),
-        }
-        return render(request, "dashboard/billing/bill.html", context)
+    rows = list(
+        customer.statements.filter(period_start__lte=timezone.now())
+        .select_related("customer")
+        .order_by("-period_start", "-id")[:STATEMENTS_SHOWN]
+    )
+    drafts = [row for row in rows if row.state == StatementState.DRAFT]
+    context: dict[str, Any] = {
+        "customer": customer,
+        "seller": parties_of(customer, billing_settings(customer.tenant_id))["seller"],
+        "current": views_of(drafts[:1])[0] if drafts else None,
+        "statements": views_of([row for row in rows if row.state == StatementState.FINAL]),
+        "token": token,
+        "now": timezone.now(),
+    }
+    return render(request, "dashboard/billing/bill.html", context)
 
 
-@never_cache
-@require_safe
-def file(request: HttpRequest, token: str, statement_id: int, kind: str) -> HttpResponse:
+@_for_customer
+def file(
+    request: HttpRequest, customer: Customer, token: str, statement_id: int, kind: str
+) -> HttpResponse:
     """A file of a final statement, for the customer that it is for."""
-    claims = _claims(token)
-    if claims is None:
-        return _gone(request)
-    tenant_id, customer_id, generation = claims
-    with tenant_scope(tenant_id, is_snapshot=True):
-        customer = _customer(tenant_id, customer_id, generation)
-        if customer is None:
-            return _gone(request)
-        row = (
-            Statement.objects.filter(
-                tenant_id=tenant_id,
-                customer=customer,
-                id=statement_id,
-                state=StatementState.FINAL,
-            )
-            .select_related("customer")
-            .first()
-        )
-        if row is None or kind not in KINDS:
-            raise Http404
-        return file_response(row, kind)
-
-
-def _customer(tenant_id: int, customer_id: int, generation: int) -> Customer | None:
-    return Customer.objects.filter(
-        tenant_id=tenant_id, id=customer_id, link_generation=generation
-    ).first()
+    final = Statement.objects.filter(
+        tenant_id=customer.tenant_id, customer=customer, state=StatementState.FINAL
+    )
+    row = final.filter(id=statement_id).select_related("customer").first()
+    if row is None or kind not in KINDS:
+        raise Http404
+    return file_response(row, kind)
