@@ -248,20 +248,24 @@ def _drawable(
 
 def _covers(wallets: Collection[Wallet]) -> dict[int, CreditCover]:
     """Return what expired grants keep in these wallets, by grant."""
-    covers = CreditCover.objects.filter(wallet__in=wallets).select_related("wallet")
+    covers = CreditCover.objects.filter(wallet__in=wallets).select_related("wallet", "grant")
     return {cover.grant_id: cover for cover in covers}
 
 
 def held_for_calls(cover: CreditCover) -> int:
-    """Return what an expired grant keeps for calls that are still in flight."""
-    return cover.kept - needed_of(
+    """Return what an expired grant keeps for calls that are in flight as far as a worker has seen.
+
+    If a refund took what a call no longer needed before that, this is all that the grant holds.
+    """
+    needed = needed_of(
         cover.kept,
         paid_before=cover.paid_before,
         committed=charge_of(cover.wallet, cover.spent_nanos),
     )
+    return min(cover.kept - needed, cover.grant.balance)
 
 
 def held_of(grants: Collection[CreditGrant]) -> dict[int, int]:
     """Return what each of these grants keeps for calls in flight, by id; of most it is nothing."""
-    covers = CreditCover.objects.filter(grant__in=grants).select_related("wallet")
+    covers = CreditCover.objects.filter(grant__in=grants).select_related("wallet", "grant")
     return {cover.grant_id: held_for_calls(cover) for cover in covers}

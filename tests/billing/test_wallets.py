@@ -251,6 +251,23 @@ def test_calls_after_the_expiry_count_to_other_credit(account: Account, acme: Cu
     assert balances(account, acme) == [0, 600]
 
 
+def test_a_refund_may_take_what_a_call_no_longer_needs(account: Account, acme: Customer) -> None:
+    api = caller(account)
+    grant = make_grant(account, acme, 300)
+    make_wallet(account, acme)
+    during = ask(api, "2")
+    expire(account, grant)
+    settle(api, during, "0.5")
+    with account.scope():
+        void_credit(grant, actor="tests", reason="refund")
+    assert balances(account, acme) == [50]
+    # Until a worker sees that the call has ended, all that is left stays for it.
+    assert charge(account, acme, 50).credit_applied == 0
+    move_credit()
+    assert charge(account, acme, 50).credit_applied == 50
+    assert balances(account, acme) == [0]
+
+
 def test_a_promise_is_not_taken_back(account: Account, acme: Customer) -> None:
     api = caller(account)
     grant = make_grant(account, acme, 1000)
