@@ -215,6 +215,7 @@ CHANNEL_NETWORKS = ENVIRONMENT.channel_networks
 STRIPE_API_KEY = ENVIRONMENT.stripe_api_key
 STRIPE_WEBHOOK_SECRET = ENVIRONMENT.stripe_webhook_secret
 STRIPE_API_BASE = ENVIRONMENT.stripe_api_base
+STRIPE_FAKE_BASE = ENVIRONMENT.stripe_fake_base
 
 structlog.configure(
     processors=[

@@ -8,7 +8,7 @@ from django.db.models import Sum
 from django.utils import timezone
 
 from billing.collection.claims import uncollected
-from billing.collection.credentials import credentials_of
+from billing.collection.credentials import credentials_of, has_fake_key
 from billing.collection.payment_state import OPEN, PAID, UNCOLLECTIBLE
 from billing.models import (
     AccountState,
@@ -23,6 +23,9 @@ from billing.models import (
 )
 from common.sealing import Unreadable
 
+FAKE_WORDS: Final = "Fake Stripe: not real money"
+# Ids that the fake Stripe gives to invoices: they are on no page of Stripe's.
+FAKE_INVOICE: Final = "in_fake"
 INVOICE_ADDRESS: Final = "https://dashboard.stripe.com/{}invoices/{}"
 TONES: Final = {
     AccountState.CURRENT: "success",
@@ -50,6 +53,11 @@ class Payments(NamedTuple):
     since: datetime
     is_halted: bool
     is_test: bool
+
+
+def stripe_help(tenant_id: int, words: str) -> str:
+    """Return the help of a field that names Stripe; it says so if that is the fake one."""
+    return f"{words} {FAKE_WORDS}." if has_fake_key(tenant_id) else words
 
 
 def is_live_now(settings: StripeSettings | None) -> bool | None:
@@ -93,7 +101,8 @@ def _why_not(statement: Statement) -> str:
 def describe(invoice: StripeInvoice, now: datetime) -> Collection:
     """Say where an invoice stands, by what was last read of it. Pure."""
     mode = "" if invoice.is_live else "test/"
-    link = INVOICE_ADDRESS.format(mode, invoice.stripe_id) if invoice.stripe_id else ""
+    has_page = invoice.stripe_id and not invoice.stripe_id.startswith(FAKE_INVOICE)
+    link = INVOICE_ADDRESS.format(mode, invoice.stripe_id) if has_page else ""
     state, detail, tone = next(words for holds, *words in STATES if holds(invoice, now))
     if invoice.problem:
         detail, tone = invoice.problem, tone if tone == "critical" else "warning"

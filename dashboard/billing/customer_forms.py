@@ -24,6 +24,7 @@ from billing.models import Customer, Plan
 from billing.plan_preview import terms_in_force
 from billing.subscriptions import subscribe
 from dashboard.access import PageRequest, may_bill
+from dashboard.billing.collection_words import stripe_help
 from dashboard.billing.customer import as_body, find_customer
 from dashboard.billing.plan_edit import previewed
 from dashboard.forms import form_page, form_token, moment_field, save_once, sent_data
@@ -125,6 +126,8 @@ class CustomerForm(forms.Form):
             initial |= {"key": request.GET.get("key", "")[:200], "currency": "USD"}
         super().__init__(sent_data(request), initial=initial)
         zones = sorted(available_timezones() | {row.timezone})
+        field = self.fields["stripe_customer"]
+        field.help_text = stripe_help(request.tenant.id, str(field.help_text))
         self.fields["timezone"].choices = [(name, name) for name in zones]  # type: ignore[attr-defined]
         if customer is None:
             self.fields["key"] = forms.CharField(

@@ -18,6 +18,7 @@ from billing.provider_bills.reports import read_report
 from billing.reconciliation.runs import change_settings, settings_of
 from common.api.parsing import BODY_BYTES_MAX
 from dashboard.access import PageRequest, may_bill
+from dashboard.billing.collection_words import stripe_help
 from dashboard.forms import form_page, form_token, save_once, sent_data
 from dashboard.frame import filter_bar_of, frame
 from metering.fields.forms import UsdField
@@ -139,6 +140,8 @@ class ThresholdForm(forms.Form):
         initial: dict[str, Any] = {name: getattr(stored, name) for name in self.base_fields}
         initial["threshold_percent"] = f"{stored.threshold_percent.normalize():f}"
         super().__init__(sent_data(request), initial=initial)
+        field = self.fields["threshold_nanos"]
+        field.help_text = stripe_help(request.tenant.id, str(field.help_text))
 
 
 @form_page("reconciliation", may=may_bill)
