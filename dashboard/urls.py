@@ -27,6 +27,7 @@ from dashboard.billing import (
     reconciliation_forms,
     statements,
     unassigned,
+    wallet_forms,
 )
 from dashboard.budgets import editing, previewing
 from dashboard.budgets import one as one_budget
@@ -129,7 +130,12 @@ urlpatterns = [
     path("customers/credits", credits.page, name="credits"),
     path("customers/credits/new", credit_forms.grant, name="grant_credit"),
     path("customers/credits/<int:grant_id>/void", credit_forms.take_back, name="void_credit"),
-    path("customers/wallets/new", credit_forms.open_a_wallet, name="open_wallet"),
+    path("customers/wallets/new", wallet_forms.open_a_wallet, name="open_wallet"),
+    path(
+        "customers/wallets/<int:wallet_id>/levels",
+        wallet_forms.change_wallet_levels,
+        name="wallet_levels",
+    ),
     path("customers/wallets/<int:wallet_id>/end", credits.end_a_wallet, name="end_wallet"),
     path("customers/coupons/new", credit_forms.add_coupon, name="add_coupon"),
     path("customers/coupons/<int:coupon_id>/end", credits.end_a_coupon, name="end_coupon"),
@@ -271,6 +277,11 @@ urlpatterns = [
     path("settings/sources", sources.page, name="sources"),
     path("settings/billing", billing.page, name="billing"),
     path("settings/billing/stripe", billing.stripe, name="set_stripe"),
+    path(
+        "settings/billing/stripe/remove-key",
+        billing.remove_stripe_key,
+        name="remove_stripe_key",
+    ),
     path("settings/workspace", workspace.page, name="workspace"),
     path("settings/audit-log", audit_log.page, name="audit_log"),
     path("settings/audit-log.csv", audit_log.download, name="audit_log_csv"),

@@ -86,6 +86,24 @@ def set_credentials(*, tenant: Tenant, actor: str, api_key: str, webhook_secret:
 
 
 @transaction.atomic
+def remove_credentials(*, tenant: Tenant, actor: str) -> None:
+    """Forget a tenant's own key and secret, and collect no more: not with the installation's key
+    either, which may be of another Stripe account. Invoices at Stripe stay as they are.
+    """
+    row = _settings_of(tenant)
+    row.secrets, row.collects, row.events_stored_until = None, False, 0
+    _use_again(row)
+    row.save()
+    record_change(
+        tenant_id=tenant.id,
+        actor=actor,
+        action="remove_key",
+        subject=row,
+        after={"collects": False},
+    )
+
+
+@transaction.atomic
 def configure_collection(*, tenant: Tenant, actor: str, **changes: Any) -> StripeSettings:
     """Change `collects`, `collects_from`, `collection_method` or `halts_overdue`.
 

@@ -28,7 +28,7 @@ FAKE_WORDS: Final = "Fake Stripe: not real money"
 FAKE_INVOICE: Final = "in_fake"
 INVOICE_ADDRESS: Final = "https://dashboard.stripe.com/{}invoices/{}"
 TONES: Final = {
-    AccountState.CURRENT: "success",
+    AccountState.CURRENT: "ok",
     AccountState.OVERDUE: "critical",
     AccountState.DISPUTED: "critical",
     AccountState.REFUNDED: "warning",
@@ -53,6 +53,8 @@ class Payments(NamedTuple):
     since: datetime
     is_halted: bool
     is_test: bool
+    # How its statements are collected, in words; empty: as the tenant's.
+    method: str
 
 
 def stripe_help(tenant_id: int, words: str) -> str:
@@ -131,7 +133,7 @@ STATES: Final[Sequence[tuple[Callable[[StripeInvoice, datetime], bool], str, str
         lambda row, _: row.status == PAID and row.amount_refunded > 0,
         *("Refunded", "It was paid, and given back in whole or in part.", "warning"),
     ),
-    (lambda row, _: row.status == PAID, "Paid", "The customer paid it.", "success"),
+    (lambda row, _: row.status == PAID, "Paid", "The customer paid it.", "ok"),
     (
         lambda row, _: row.status == UNCOLLECTIBLE,
         *("Uncollectible", "It was given up in Stripe.", "critical"),
@@ -159,7 +161,12 @@ def payments_of(customer: Customer) -> Payments | None:
         return None
     state = AccountState(account.state)
     return Payments(
-        state.value, TONES[state], account.state_since, bool(account.halts), not is_live
+        state.value,
+        TONES[state],
+        account.state_since,
+        bool(account.halts),
+        not is_live,
+        account.get_collection_method_display(),
     )
 
 

@@ -33,7 +33,7 @@ def acme(account: Account) -> Customer:
         ({"status": "open", "due_at": NOW}, "Overdue", "critical"),
         ({"status": "open", "due_at": NOW + timedelta(1)}, "Open", "info"),
         ({"status": "open", "has_payment_failed": True}, "Payment failed", "critical"),
-        ({"status": "paid", "has_payment_failed": True}, "Paid", "success"),
+        ({"status": "paid", "has_payment_failed": True}, "Paid", "ok"),
         ({"status": "paid", "amount_refunded": 5}, "Refunded", "warning"),
         ({"status": "paid", "amount_disputed": 5}, "Disputed", "critical"),
         ({"status": "paid", "amount_lost": 5}, "Dispute lost", "critical"),
