@@ -6,15 +6,22 @@ from typing import Any, Final
 from django import forms
 from django.core.exceptions import ValidationError
 
+from billing.collection.credentials import has_fake_key
 from billing.customers import TAX_RATES_MAX
 from tenants.number_fields import decimal_of
 
+FAKE_WORDS: Final = "Fake Stripe: not real money"
 PERCENT_MAX: Final = 100
 PERCENT_DECIMALS_MAX: Final = 6
 TAX_RATES_HELP: Final = (
     "One a line, as in VAT 19. Each is a percentage of the net amount; they are added, not "
     "compounded."
 )
+
+
+def stripe_help(tenant_id: int, words: str) -> str:
+    """Return the help of a field that names Stripe; it says so if that is the fake one."""
+    return f"{words} {FAKE_WORDS}." if has_fake_key(tenant_id) else words
 
 
 class TaxRatesField(forms.CharField):

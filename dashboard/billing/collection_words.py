@@ -8,7 +8,7 @@ from django.db.models import Sum
 from django.utils import timezone
 
 from billing.collection.claims import uncollected
-from billing.collection.credentials import credentials_of, has_fake_key
+from billing.collection.credentials import credentials_of
 from billing.collection.payment_state import OPEN, PAID, UNCOLLECTIBLE
 from billing.models import (
     AccountState,
@@ -23,7 +23,6 @@ from billing.models import (
 )
 from common.sealing import Unreadable
 
-FAKE_WORDS: Final = "Fake Stripe: not real money"
 # Ids that the fake Stripe gives to invoices: they are on no page of Stripe's.
 FAKE_INVOICE: Final = "in_fake"
 INVOICE_ADDRESS: Final = "https://dashboard.stripe.com/{}invoices/{}"
@@ -55,11 +54,6 @@ class Payments(NamedTuple):
     is_test: bool
     # How its statements are collected, in words; empty: as the tenant's.
     method: str
-
-
-def stripe_help(tenant_id: int, words: str) -> str:
-    """Return the help of a field that names Stripe; it says so if that is the fake one."""
-    return f"{words} {FAKE_WORDS}." if has_fake_key(tenant_id) else words
 
 
 def is_live_now(settings: StripeSettings | None) -> bool | None:

@@ -19,12 +19,12 @@ from billing.customers import (
     further_links,
     update_customer,
 )
-from billing.form_fields import TaxRatesField
+from billing.form_fields import TaxRatesField, stripe_help
 from billing.models import CollectionMethod, Customer, Plan, StripeAccount, StripeSettings
 from billing.plan_preview import terms_in_force
 from billing.subscriptions import subscribe
 from dashboard.access import PageRequest, may_bill
-from dashboard.billing.collection_words import is_live_now, stripe_help
+from dashboard.billing.collection_words import is_live_now
 from dashboard.billing.customer import as_body, find_customer
 from dashboard.billing.plan_edit import previewed
 from dashboard.forms import form_page, form_token, moment_field, save_once, sent_data

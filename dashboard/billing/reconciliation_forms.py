@@ -10,6 +10,7 @@ from django.http import HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
 
+from billing.form_fields import stripe_help
 from billing.models import ReconciliationSettings
 from billing.provider_bills.focus import read_focus
 from billing.provider_bills.importing import Imported, import_bill
@@ -18,7 +19,6 @@ from billing.provider_bills.reports import read_report
 from billing.reconciliation.runs import change_settings, settings_of
 from common.api.parsing import BODY_BYTES_MAX
 from dashboard.access import PageRequest, may_bill
-from dashboard.billing.collection_words import stripe_help
 from dashboard.forms import form_page, form_token, save_once, sent_data
 from dashboard.frame import filter_bar_of, frame
 from metering.fields.forms import UsdField

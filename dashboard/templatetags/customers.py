@@ -14,11 +14,11 @@ from django.utils.safestring import SafeString
 
 from billing.collection.credentials import has_fake_key
 from billing.currencies import LOCALE, amount_of, digits_of, money_of
+from billing.form_fields import FAKE_WORDS
 from billing.models import Coupon
 from billing.reconciliation.results import decimal_string
 from billing.statement_files import day_range
 from common.money import MINUS, NANOS_PER_USD, money, usd_from_nanos
-from dashboard.billing.collection_words import FAKE_WORDS
 
 register = template.Library()
 EMPTY: Final = SafeString("")
