@@ -276,6 +276,7 @@ urlpatterns = [
     path("settings/audit-log.csv", audit_log.download, name="audit_log_csv"),
     path("account", account.page, name="account"),
     path("account/sessions/end", account.end_sessions, name="end_sessions"),
+    path("account/sessions/<str:session_id>/end", account.end_session, name="end_session"),
     path("styleguide", styleguide.styleguide, name="styleguide"),
     path("login", accounts.LoginPage.as_view(), name="login"),
     path("logout", accounts.LogoutPage.as_view(), name="logout"),
