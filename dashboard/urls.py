@@ -269,6 +269,7 @@ urlpatterns = [
         name="end_maintenance",
     ),
     path("settings/sources", sources.page, name="sources"),
+    path("settings/sources/attribution", sources.attribution, name="attribution"),
     path("settings/billing", billing.page, name="billing"),
     path("settings/billing/stripe", billing.stripe, name="set_stripe"),
     path("settings/workspace", workspace.page, name="workspace"),
