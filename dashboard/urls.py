@@ -85,6 +85,7 @@ urlpatterns = [
     path("charts/month.json", charts.month_chart, name="month_chart"),
     path("charts/month.html", charts.month_table, name="month_table"),
     path("charts/month.csv", charts.month_csv, name="month_csv"),
+    path("charts/session-costs.html", session_lists.costs, name="session_costs"),
     path("home", pages.home, name="home"),
     path("explore", explore.page, name="explore"),
     path("explore/ranking.html", explore.ranking, name="explore_ranking"),
