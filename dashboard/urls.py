@@ -86,6 +86,7 @@ urlpatterns = [
     path("charts/month.json", charts.month_chart, name="month_chart"),
     path("charts/month.html", charts.month_table, name="month_table"),
     path("charts/month.csv", charts.month_csv, name="month_csv"),
+    path("charts/session-costs.html", session_lists.costs, name="session_costs"),
     path("home", pages.home, name="home"),
     path("explore", explore.page, name="explore"),
     path("explore/ranking.html", explore.ranking, name="explore_ranking"),
@@ -275,6 +276,7 @@ urlpatterns = [
         name="end_maintenance",
     ),
     path("settings/sources", sources.page, name="sources"),
+    path("settings/sources/attribution", sources.attribution, name="attribution"),
     path("settings/billing", billing.page, name="billing"),
     path("settings/billing/stripe", billing.stripe, name="set_stripe"),
     path(
@@ -287,6 +289,7 @@ urlpatterns = [
     path("settings/audit-log.csv", audit_log.download, name="audit_log_csv"),
     path("account", account.page, name="account"),
     path("account/sessions/end", account.end_sessions, name="end_sessions"),
+    path("account/sessions/<str:session_id>/end", account.end_session, name="end_session"),
     path("styleguide", styleguide.styleguide, name="styleguide"),
     path("login", accounts.LoginPage.as_view(), name="login"),
     path("logout", accounts.LogoutPage.as_view(), name="logout"),
