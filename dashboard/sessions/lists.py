@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Final, get_args
+from typing import Any, Final, get_args
 
 from django.http import HttpResponse
 from django.shortcuts import render
+from django.urls import reverse
 from django.views.decorators.http import require_safe
 
 from alerts.incident_lists import visible_to
@@ -18,7 +19,8 @@ from dashboard.curl_lines import curl_context
 from dashboard.filter_bar import Choice, FilterBar
 from dashboard.findings import shortened
 from dashboard.frame import filter_bar_of, frame
-from dashboard.sessions.findings import USUAL_BAND, times_usual
+from dashboard.sessions.columns import histogram_of
+from dashboard.sessions.findings import USUAL_BAND, Usual, spread_words, times_usual
 from metering.core.dimensions import VALUE_CHARACTERS_MAX
 from metering.limits.decisions import refusals_by_session
 from metering.models import UsageEvent
@@ -29,6 +31,7 @@ from metering.reporting.session_list import (
     SessionQuestion,
     SessionRow,
     list_sessions,
+    session_costs,
 )
 from tenants.roles import Scope
 
@@ -85,6 +88,7 @@ def page(request: PageRequest) -> HttpResponse:
     bar = bar.with_further(further)
     context = frame(request, bar, page="sessions") | {
         "headline": _headline(found, question),
+        "costs": bar.query(path=reverse("dashboard:session_costs")),
         "lines": _lines(request.tenant.id, found.rows, bar.teams),
         "read_since": found.read_since,
         "calls_max": f"{CALLS_READ_MAX:,}",
@@ -99,6 +103,23 @@ def page(request: PageRequest) -> HttpResponse:
     if not found.rows and not bar.chips:
         context |= curl_context(request, Scope.INGEST)
     return render(request, "dashboard/sessions/sessions.html", context)
+
+
+@require_safe
+@cached_page
+def costs(request: PageRequest) -> HttpResponse:
+    """How many sessions cost how much: a fragment that is read after the page."""
+    _, question = _question(request)
+    usual = Usual(session_costs(question))
+    context: dict[str, Any] = {"usual": usual}
+    if usual.is_known:
+        percentiles = [("p50", 50), ("p95", 95), ("p99", 99)]
+        marks = [(words, usual.percentile(percent)) for words, percent in percentiles]
+        context |= {
+            "finding": spread_words(usual),
+            "histogram": histogram_of(usual.costs, marks),
+        }
+    return render(request, "dashboard/sessions/costs.html", context)
 
 
 def _question(request: PageRequest) -> tuple[FilterBar, SessionQuestion]:
