@@ -23,6 +23,7 @@ WORKDIR /app
 COPY --from=packages /app/.venv .venv
 COPY manage.py ./
 COPY alerts alerts
+COPY billing billing
 COPY common common
 COPY config config
 COPY dashboard dashboard

@@ -2,7 +2,7 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
-PACKAGES := config dashboard alerts billing metering tenants common demo bench tests
+PACKAGES := config dashboard alerts billing metering tenants common demo bench fake_stripe tests
 CHROMIUM := /usr/bin/chromium
 COMPILE = uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 \
 	--generate-hashes --no-header --no-emit-index-url --no-emit-find-links

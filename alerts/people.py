@@ -6,6 +6,8 @@ Mail is sent through the operator's own server, so only to members of the tenant
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from django.db.models import Q
+
 from alerts.channels.email import can_mail_people
 from alerts.quiet import values_of
 from tenants.models import Membership, TeamMember
@@ -49,9 +51,9 @@ def _addresses(tenant_id: int, name: str, match: Mapping[str, object]) -> set[st
 def _leads(tenant_id: int, match: Mapping[str, object]) -> set[str]:
     if "team" not in match:
         return set()
-    leads = TeamMember.objects.filter(
-        tenant_id=tenant_id, is_lead=True, team__name__in=values_of(match["team"])
-    )
+    names = list(values_of(match["team"]))
+    is_named = Q(team__name__in=names) | Q(team__former_names__overlap=names)
+    leads = TeamMember.objects.filter(is_named, tenant_id=tenant_id, is_lead=True)
     return set(leads.values_list("user__email", flat=True))
 
 

@@ -1,6 +1,6 @@
 """Coupons: which one a statement gets, and how they are made and ended."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
@@ -9,6 +9,7 @@ from django.db import transaction
 from django.db.models import Count, F, Q
 from django.utils import timezone
 
+from billing import totals
 from billing.credits import GRANT_MAX
 from billing.models import Coupon, CouponUse, Customer, Statement, StatementState
 from common.json_bodies import JsonObject
@@ -119,6 +120,14 @@ def mark_used(discount: Discount, statement: Statement) -> None:
     CouponUse.objects.create(
         tenant_id=statement.tenant_id, coupon_id=discount.coupon_id, statement=statement
     )
+
+
+def coupon_of(facts: Mapping[str, Any] | None) -> totals.Coupon | None:
+    """Return the coupon that a statement was charged with, from what it keeps."""
+    if facts is None:
+        return None
+    percent = facts.get("percent")
+    return totals.Coupon(None if percent is None else Decimal(percent), facts.get("amount"))
 
 
 def discount_facts(discount: Discount) -> JsonObject:

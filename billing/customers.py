@@ -11,7 +11,7 @@ from django.utils import timezone
 from billing.currencies import is_currency
 from billing.models import Customer, CustomerLink
 from billing.statement_periods import open_drafts
-from billing.wallet_opening import end_wallet
+from billing.wallet_opening import end_wallet, require_followed
 from billing.wallets import open_wallet_of
 from common.database_errors import name_once
 from common.errors import Conflict
@@ -74,7 +74,7 @@ def update_customer(
     changes: Mapping[str, Any],
 ) -> Customer:
     """Change a customer. `links`, if named, are the further links from now on; statements follow
-    them, as adjustments where they are final.
+    them, as adjustments where they are final. Raises NotProportional if its wallet could not.
     """
     links = changes.get("links")
     columns = {name: value for name, value in changes.items() if name != "links"}
@@ -83,6 +83,7 @@ def update_customer(
     if links is not None:
         further_links(change.row).delete()
         _link(change.row, links)
+        require_followed([change.row.id])
     return change.row
 
 

@@ -28,7 +28,16 @@ from billing.statement_lines import (
     period_of,
     periods_of,
 )
-from billing.totals import Billed, Coupon, TaxRate, Totals, adjust, settle_totals, to_minor
+from billing.totals import (
+    Adjusted,
+    Billed,
+    Coupon,
+    TaxRate,
+    Totals,
+    adjust,
+    settle_totals,
+    to_minor,
+)
 from billing.usage import usage_kept_from
 
 # Statements whose period ended longer ago are not adjusted any more.
@@ -61,6 +70,8 @@ class Draft:
 
     statement: Statement
     lines: Sequence[DraftLine]
+    # What adjustments move, each under the coupon of its own statement.
+    adjusted: Sequence[Adjusted]
     totals: Totals
     revision: Revision
     # The start of the earliest period whose usage is in it.
@@ -84,6 +95,8 @@ class _BilledBefore:
         default_factory=lambda: defaultdict(Fraction)
     )
     rows: dict[LineKey, StatementLine] = field(default_factory=dict)
+    # What its own lines charged, if it is void.
+    voided: int = 0
 
     def add(self, row: StatementLine) -> None:
         """Count a line, after those of earlier statements. One of a void statement charges nothing,
@@ -95,6 +108,8 @@ class _BilledBefore:
             if row.amount:
                 last = self.voided_at.get(key, statement.voided_at)
                 self.voided_at[key] = max(last, statement.voided_at)
+            if row.adjusts_id is None:
+                self.voided += row.amount
             return
         before = self.lines.get(key, Billed(Fraction(0), 0))
         assert statement.finalized_at is not None, "only what is not a draft has lines"
@@ -127,14 +142,18 @@ def drafts_of(statements: Collection[Statement]) -> dict[int, Draft]:
         currency = statement.customer.currency
         own = inputs[statement.customer_id, period_of(statement)]
         every_line = _own_lines(own.lines(), currency)
+        moved: list[Adjusted] = []
         for each in adjusted[statement.id]:
             if each in changed:
                 now = inputs[each.customer_id, period_of(each)].lines()
-                every_line += _adjustments(each, before[each.id], now, currency)
+                further = list(_adjustments(each, before[each.id], now, currency))
+                moved.append(_moved(each, before[each.id], further))
+                every_line += further
         drafts[statement.id] = Draft(
             statement,
             every_line,
-            totals_of(statement, sum(line.amount for line in every_line), payments),
+            moved,
+            totals_of(statement, sum(line.amount for line in every_line), moved, payments),
             revisions.get(statement.customer_id, (0, 0)),
             min(each.period_start for each in (statement, *adjusted[statement.id])),
             own.digest(),
@@ -162,12 +181,15 @@ def payments_of(statements: Collection[Statement], *, at: datetime) -> Payments:
     )
 
 
-def totals_of(statement: Statement, subtotal: int, payments: Payments) -> Totals:
+def totals_of(
+    statement: Statement, subtotal: int, adjusted: Sequence[Adjusted], payments: Payments
+) -> Totals:
     """Return what is due for a subtotal."""
     coupon = payments.discounts.get(statement.id)
     return settle_totals(
         subtotal,
         coupon=None if coupon is None else Coupon(coupon.percent, coupon.amount),
+        adjusted=adjusted,
         tax_rates=tax_rates_of(statement.customer),
         credit_notes=payments.credit_notes.get(statement.customer_id, 0),
         credit=payments.credit.get(statement.customer_id, 0),
@@ -225,6 +247,18 @@ def _adjustments(
             rated=line,
             adjusts=statement,
         )
+
+
+def _moved(statement: Statement, before: _BilledBefore, further: Iterable[DraftLine]) -> Adjusted:
+    """Return what adjustments move of a statement, under its coupon. What a void one was charged
+    counts, as it did when it was adjusted.
+    """
+    minor = sum(line.minor for line in before.lines.values()) + before.voided
+    return Adjusted(
+        minor,
+        minor + sum(line.amount for line in further),
+        coupons.coupon_of(statement.coupon),
+    )
 
 
 def _adjusted_by(tenant_id: int, statements: Collection[Statement]) -> dict[int, list[Statement]]:

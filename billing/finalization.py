@@ -121,7 +121,7 @@ def _subscriptions_of(draft: Draft) -> set[int]:
 
 def _fill(draft: Draft, payments: Payments, *, at: datetime, actor: str) -> None:
     statement, customer = draft.statement, draft.statement.customer
-    totals = totals_of(statement, draft.totals.subtotal, payments)
+    totals = totals_of(statement, draft.totals.subtotal, draft.adjusted, payments)
     amounts = (totals.subtotal, totals.total, *(line.amount for line in draft.lines))
     if max(map(abs, amounts)) > MINOR_UNITS_MAX:
         raise Conflict("The amounts are too large to be kept. Look at the prices of the plan.")

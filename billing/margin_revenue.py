@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
+from billing.coupons import coupon_of
 from billing.drafts import drafts_of
 from billing.margin_months import month_begin, next_month, split, spread
 from billing.models import (
@@ -27,6 +28,7 @@ from billing.models import (
 from billing.plans import terms_of
 from billing.statement_lines import LineKey
 from billing.terms import UsageCharge
+from billing.totals import taken_off, taken_off_adjustments
 from metering.core.match import wanted_values
 from metering.core.periods import EPOCH
 from metering.reporting.question import InvalidQuestion
@@ -122,7 +124,13 @@ def _final_lines(
         statement, note = of_statement[0].statement, notes[statement_id]
         # What a note gives back of lines is before the coupon, whose part it takes back.
         coupon = statement.coupon_amount - (sum(note.lines.values()) - note.net)
-        amounts = _net([row.amount - note.lines[row.position] for row in of_statement], coupon)
+        subtotal = sum(row.amount for row in of_statement if row.adjusts_id is None)
+        amounts = _net(
+            [row.amount - note.lines[row.position] for row in of_statement],
+            [row.adjusts_id is not None for row in of_statement],
+            coupon,
+            statement.coupon_amount - taken_off(subtotal, coupon_of(statement.coupon)),
+        )
         for row, amount in zip(of_statement, amounts, strict=True):
             key = LineKey.read(row.subscription_id, row.key)
             yield Charged(statement, key, row.starts_at, row.ends_at, amount)
@@ -146,7 +154,12 @@ def _draft_lines(
     now = timezone.now()
     drafts = [each for each in drafts if each.period_end > month_begin(first, each.timezone)]
     for draft in drafts_of(drafts).values():
-        amounts = _net([line.amount for line in draft.lines], draft.totals.coupon_amount)
+        amounts = _net(
+            [line.amount for line in draft.lines],
+            [line.adjusts is not None for line in draft.lines],
+            draft.totals.coupon_amount,
+            taken_off_adjustments(draft.adjusted),
+        )
         for line, amount in zip(draft.lines, amounts, strict=True):
             if line.starts_at < end:
                 # What was used so far is not of months that are still to come.
@@ -172,13 +185,28 @@ def _given_back(tenant_id: int, statement_ids: Sequence[int]) -> dict[int, _Note
     return found
 
 
-def _net(amounts: Sequence[int], coupon: int) -> list[int]:
-    """Return the amounts less their shares of a coupon."""
-    if not coupon:
-        return list(amounts)
-    # Without a sum there are no shares.
-    shares = split(coupon, amounts) if sum(amounts) else [coupon, *[0] * (len(amounts) - 1)]
-    return [amount - share for amount, share in zip(amounts, shares, strict=True)]
+def _net(
+    amounts: Sequence[int], adjusting: Sequence[bool], coupon: int, of_adjustments: int
+) -> list[int]:
+    """Return the amounts less their shares of coupons: of the statement's own on its own lines, and
+    of others' on the lines that adjust these.
+    """
+    net = list(amounts)
+    for taken, is_adjusting in ((coupon - of_adjustments, False), (of_adjustments, True)):
+        places = [place for place, each in enumerate(adjusting) if each == is_adjusting]
+        # Without lines of the kind there are those of the other.
+        places = places or list(range(len(amounts)))
+        shares = _shares(taken, [amounts[place] for place in places])
+        for place, share in zip(places, shares, strict=True):
+            net[place] -= share
+    return net
+
+
+def _shares(taken: int, amounts: Sequence[int]) -> Sequence[int]:
+    """Return what is taken off of each. Without a sum there are no shares."""
+    if not taken:
+        return [0] * len(amounts)
+    return split(taken, amounts) if sum(amounts) else [taken, *[0] * (len(amounts) - 1)]
 
 
 class _Features:

@@ -8,9 +8,10 @@ import msgspec
 from django.db import transaction
 from django.utils import timezone
 
-from billing.models import Plan, PlanVersion
+from billing.models import Plan, PlanVersion, Wallet
 from billing.plan_rules import terms_problems
 from billing.terms import Terms
+from billing.wallet_opening import require_followed
 from common.database_errors import name_once
 from common.errors import Conflict
 from common.formats import moment
@@ -39,7 +40,7 @@ def create_plan(*, tenant: Tenant, actor: str, terms: Terms, **fields: Any) -> P
 @transaction.atomic
 def add_version(plan: Plan, *, actor: str, starts_at: datetime, terms: Terms) -> PlanVersion:
     """Add the version that is in force from a moment on. Raises Conflict unless that is after the
-    start of the version before.
+    start of the version before, and NotProportional if a customer's wallet could not follow.
 
     Usage of final statements that the new version prices otherwise becomes an adjustment.
     """
@@ -53,7 +54,12 @@ def add_version(plan: Plan, *, actor: str, starts_at: datetime, terms: Terms) ->
         )
     if last.number >= VERSIONS_MAX:
         raise Conflict(f"A plan has at most {VERSIONS_MAX} versions; create a new plan.")
-    return _add_version(plan, number=last.number + 1, starts_at=starts_at, terms=terms, actor=actor)
+    added = _add_version(
+        plan, number=last.number + 1, starts_at=starts_at, terms=terms, actor=actor
+    )
+    with_wallets = Wallet.objects.filter(ended_at=None, customer__subscriptions__plan=plan)
+    require_followed(with_wallets.values_list("customer_id", flat=True))
+    return added
 
 
 def _add_version(

@@ -26,6 +26,8 @@ PAGES_MAX: Final = 20
 SIGNATURE_TOLERANCE_SECONDS: Final = 300
 LIVE_KEYS: Final = ("sk_live_", "rk_live_")
 TEST_KEYS: Final = ("sk_test_", "rk_test_")
+# Of the fake Stripe that runs beside the demo. Stripe itself makes no such key.
+FAKE_KEYS: Final = "sk_test_fake_"
 
 Found = TypeVar("Found", bound=msgspec.Struct)
 
@@ -86,6 +88,10 @@ class Credentials(NamedTuple):
     @property
     def is_live(self) -> bool:
         return is_live_key(self.api_key)
+
+    @property
+    def is_fake(self) -> bool:
+        return self.api_key.startswith(FAKE_KEYS)
 
     def __repr__(self) -> str:
         return f"Credentials(is_live={self.is_live})"

@@ -9,6 +9,7 @@ from django.db.models import F, Q
 
 from billing.models import Customer, Plan, Subscription
 from billing.statement_periods import open_drafts
+from billing.wallet_opening import require_followed
 from common.errors import Conflict
 from common.formats import moment
 from metering.core.validation import Problem, require
@@ -30,8 +31,8 @@ def subscribe(
 ) -> Subscription:
     """Put a customer on a plan from a moment on; the plan that it was on ends there.
 
-    Raises Conflict if a subscription begins within the new one's time, ValidationError for a plan
-    in another currency.
+    Raises Conflict if a subscription begins within the new one's time, NotProportional if the
+    customer's wallet could not follow, ValidationError for a plan in another currency.
     """
     lock_stored(customer)
     if plan.currency != customer.currency:
@@ -60,6 +61,7 @@ def subscribe(
         ),
         actor=actor,
     )
+    require_followed([customer.id])
     open_drafts(customer)
     return created
 
@@ -81,6 +83,7 @@ def update_subscription(
         )
     with audited_change(subscription, actor=actor, changes={"ends_at": ends_at}) as change:
         pass
+    require_followed([subscription.customer_id])
     open_drafts(subscription.customer)
     return change.row
 
@@ -92,6 +95,7 @@ def delete_subscription(subscription: Subscription, *, actor: str) -> None:
     if subscription.statementline_set.exists():
         raise Conflict("A final statement charges for this subscription; end it instead.")
     delete_audited(subscription, actor=actor)
+    require_followed([customer.id])
     open_drafts(customer)
 
 

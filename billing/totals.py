@@ -5,7 +5,7 @@ zero.
 """
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from typing import Final, NamedTuple, TypeVar
@@ -43,6 +43,16 @@ class Coupon(NamedTuple):
 
     percent: Decimal | None = None
     amount: int | None = None
+
+
+class Adjusted(NamedTuple):
+    """What the lines of an earlier statement come to before an adjustment of it and after, and the
+    coupon that it was charged with.
+    """
+
+    before: int
+    after: int
+    coupon: Coupon | None
 
 
 class Totals(NamedTuple):
@@ -134,15 +144,18 @@ def settle_totals(
     subtotal: int,
     *,
     coupon: Coupon | None = None,
+    adjusted: Sequence[Adjusted] = (),
     tax_rates: Sequence[TaxRate] = (),
     credit_notes: int = 0,
     credit: int = 0,
 ) -> Totals:
     """Return what is due for a subtotal, with credit notes and prepaid credit that may be used.
 
-    A negative total is due to the customer, and uses neither.
+    The subtotal includes the adjustments, each of which is under the coupon of its own statement. A
+    negative total is due to the customer, and uses neither.
     """
-    coupon_amount = 0 if coupon is None else _coupon_amount(subtotal, coupon)
+    own = subtotal - sum(each.after - each.before for each in adjusted)
+    coupon_amount = taken_off(own, coupon) + taken_off_adjustments(adjusted)
     taxable = subtotal - coupon_amount
     taxes = tuple(Tax(name, percent, percent_of(taxable, percent)) for name, percent in tax_rates)
     total = taxable + sum(tax.amount for tax in taxes)
@@ -161,8 +174,18 @@ def settle_totals(
     )
 
 
-def _coupon_amount(subtotal: int, coupon: Coupon) -> int:
-    """A percentage also lowers what is given back, which was charged less the percentage."""
+def taken_off_adjustments(adjusted: Iterable[Adjusted]) -> int:
+    """Return how much more, or less, the coupons of adjusted statements take off than they did."""
+    return sum(
+        taken_off(each.after, each.coupon) - taken_off(each.before, each.coupon)
+        for each in adjusted
+    )
+
+
+def taken_off(subtotal: int, coupon: Coupon | None) -> int:
+    """Return what a coupon takes off."""
+    if coupon is None:
+        return 0
     if coupon.percent is not None:
         return percent_of(subtotal, coupon.percent)
     return min(coupon.amount or 0, max(subtotal, 0))

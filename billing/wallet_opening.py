@@ -1,6 +1,6 @@
 """Opening and ending a wallet: whose usage can be held to its credit, and at which price."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
@@ -11,7 +11,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from billing.credit_expiry import move_credit_of
-from billing.models import CreditCover, Customer, PlanVersion, Subscription, Wallet
+from billing.models import CreditCover, Customer, Plan, PlanVersion, Subscription, Wallet
 from billing.terms import ChargeModel, Terms, UsageCharge
 from billing.wallets import (
     CURRENCY,
@@ -20,8 +20,10 @@ from billing.wallets import (
     held_by_grants,
     lock_customer,
     open_wallet_of,
+    open_wallets_of,
 )
 from common.errors import Conflict
+from common.formats import moment
 from metering.budgets.rules import LevelRule
 from metering.configuration.budgets import archive_budget, create_budget, update_budget
 from metering.models import Action, Period
@@ -58,6 +60,7 @@ def open_wallet(
     now = timezone.now()
     if open_wallet_of(customer.id) is not None:
         raise Conflict("The customer has a wallet already.")
+    _hold_plans(customer)
     percent = percent_above_cost(customer, at=now)
     match = {"customer": _values_of(customer)}
     move_credit_of(customer.id, now=now)
@@ -142,14 +145,20 @@ def percent_above_cost(customer: Customer, *, at: datetime) -> Decimal:
             f"A wallet is counted in {CURRENCY}, as the provider's cost is; the customer pays in"
             f" {customer.currency}."
         )
-    subscription = (
+    subscription = _subscription_of(customer, at)
+    return Decimal(0) if subscription is None else _percent_of_plan(subscription, at)
+
+
+def _subscription_of(customer: Customer, at: datetime) -> Subscription | None:
+    return (
         Subscription.objects.select_related("plan")
         .filter(Q(ends_at=None) | Q(ends_at__gt=at), customer=customer, starts_at__lte=at)
         .order_by("-starts_at", "-id")
         .first()
     )
-    if subscription is None:
-        return Decimal(0)
+
+
+def _percent_of_plan(subscription: Subscription, at: datetime) -> Decimal:
     version = (
         PlanVersion.objects.filter(Q(starts_at=None) | Q(starts_at__lte=at), plan=subscription.plan)
         .order_by("-number")
@@ -159,6 +168,67 @@ def percent_above_cost(customer: Customer, *, at: datetime) -> Decimal:
     if subscription.plan.trial_days:
         raise NotProportional("Usage of the plan's trial is free; a wallet would count it.")
     return percent_of_terms(msgspec.convert(version.terms, Terms, strict=False))
+
+
+def require_followed(customer_ids: Collection[int]) -> None:
+    """Refuse a change that an open wallet of one of these customers could not follow: its budget
+    counts one dimension's values, at one price, from its opening on. In the transaction of the
+    change, after it, with the customer or the plan locked.
+
+    Raises NotProportional, which names the wallet.
+    """
+    for wallet in open_wallets_of(customer_ids).values():
+        try:
+            _require_match(wallet)
+            _require_price(wallet)
+        except Conflict as refusal:
+            raise NotProportional(
+                f"{wallet.customer}'s wallet could not follow this change: {refusal} End the wallet"
+                " first; it may be opened again afterwards."
+            ) from refusal
+
+
+def _require_match(wallet: Wallet) -> None:
+    values, counted = (
+        {given} if isinstance(given, str) else set(given)
+        for given in (_values_of(wallet.customer), wallet.budget.match["customer"])
+    )
+    if values != counted:
+        other = ", ".join(f"'{value}'" for value in sorted(values ^ counted))
+        raise Conflict(
+            f"It counts the usage of the values that it was opened with, not of {other}."
+        )
+
+
+def _require_price(wallet: Wallet) -> None:
+    """Compare the wallet's price with the customer's whenever that may change. Time without a plan
+    is not charged for.
+    """
+    customer, begin = wallet.customer, wallet.opened_at
+    subscriptions = customer.subscriptions.filter(Q(ends_at=None) | Q(ends_at__gt=begin))
+    starts = subscriptions.values_list("starts_at", flat=True)
+    versions = PlanVersion.objects.filter(plan__in=_hold_plans(customer), starts_at__gt=begin)
+    moments = {begin, *starts, *versions.values_list("starts_at", flat=True)}
+    for at in sorted(each for each in moments if each is not None and each >= begin):
+        subscription = _subscription_of(customer, at)
+        percent = wallet.percent if subscription is None else _percent_of_plan(subscription, at)
+        if percent != wallet.percent:
+            raise Conflict(
+                f"It counts cost and {_plain(wallet.percent)}%, and usage from"
+                f" {moment(at)} on would be charged at cost and {_plain(percent)}%."
+            )
+
+
+def _hold_plans(customer: Customer) -> list[int]:
+    """Lock a customer's plans until commit: a version that is added meanwhile waits, and then finds
+    the wallet. After the customer.
+    """
+    plans = Plan.objects.filter(subscriptions__customer=customer).order_by("id")
+    return [plan.id for plan in plans.select_for_update(no_key=True, of=("self",))]
+
+
+def _plain(percent: Decimal) -> str:
+    return f"{percent.normalize():f}"
 
 
 def percent_of_terms(terms: Terms) -> Decimal:

@@ -1,8 +1,10 @@
 """Times at the edge: RFC 3339 with a zone, read the same way wherever one comes in."""
 
 import re
-from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
 from typing import Final
+
+from django.core.exceptions import ValidationError
 
 from common.expectations import TIMESTAMP
 
@@ -14,6 +16,9 @@ _TIME: Final = re.compile(
 )
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _LENGTH_MAX: Final = 64
+# Of times that people and programs set; arithmetic with them stays far from where dates end.
+_YEARS: Final = range(1970, 2201)
+YEAR: Final = f"must lie in the years {_YEARS[0]} to {_YEARS[-1]}"
 
 
 def parse_timestamp(text: str) -> datetime:
@@ -36,6 +41,17 @@ def parse_timestamp(text: str) -> datetime:
         return datetime(year, month, day, hour, minute, second, micros, tzinfo=zone)
     except ValueError as error:
         raise ValueError(f"must exist: {error}") from error
+
+
+def is_known_year(at: date) -> bool:
+    """Whether a time lies in the years that are reckoned with."""
+    return at.year in _YEARS
+
+
+def require_known_year(at: datetime) -> None:
+    """Validate a time of a form. Raises ValidationError."""
+    if not is_known_year(at):
+        raise ValidationError(f"{YEAR[0].upper()}{YEAR[1:]}.")
 
 
 def parse_timestamp_or_date(text: str) -> datetime:

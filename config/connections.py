@@ -5,9 +5,12 @@ take. Everything else of a web process (busy endpoints, and those who commit for
 thread, so no report ever has a connection that a reservation needs.
 """
 
+import os
 import threading
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
+from django.conf import settings
 from psycopg import Connection
 
 # The threads that borrow are fewer (WEB_THREADS): none of them ever waits for another's.
@@ -57,6 +60,17 @@ def limit_connection(connection: Connection[Any]) -> None:
         f"SET statement_timeout = {statement_ms}; SET lock_timeout = {lock_ms};"
         f" SET idle_in_transaction_session_timeout = {idle_ms}"
     )
+    _share_priority(connection)
+
+
+def _share_priority(connection: Connection[Any]) -> None:
+    """Let the server's process be as nice as this thread, for which it works. The embedded server
+    alone: that of another machine, or container, has other numbers of processes.
+    """
+    niceness = os.getpriority(os.PRIO_PROCESS, 0)
+    if niceness > 0 and settings.ENVIRONMENT.database_url is None:
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, connection.info.backend_pid, niceness)
 
 
 def borrow_from_pool() -> None:

@@ -2,22 +2,30 @@
 
 import io
 import json
+import secrets
 import shlex
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 
+from django.conf import settings
 from django.core.management import call_command
+from django.utils import timezone
 from rich.console import Console
 from rich.text import Text
 
+from billing.collection.credentials import configure_collection, set_credentials
+from billing.models import StripeSettings
+from billing.stripe_gateway import FAKE_KEYS
 from config.data_folder import write_private
 from tenants.models import Tenant
-from tenants.scope import platform_scope
+from tenants.scope import platform_scope, tenant_scope
 
 TENANT = "demo"
 OWNER = "demo@example.com"
+ACTOR = "the demo"
 ACCESS_FILE = "demo.json"
 # Beside it while the load is not complete; a start that finds it continues loading.
 UNFINISHED_FILE = "demo.unfinished"
@@ -59,8 +67,30 @@ def load(access: Access, *, data_dir: Path) -> bool:
         check=False,
     )
     if done.returncode == 0:
+        collect(access)
         (data_dir / UNFINISHED_FILE).unlink(missing_ok=True)
     return done.returncode == 0
+
+
+def collect(access: Access) -> None:
+    """Have the fake Stripe collect the demo's final statements, unless the tenant has a key."""
+    if settings.STRIPE_FAKE_BASE is None:
+        return
+    with platform_scope("find the demo's tenant"):
+        tenant = Tenant.objects.get(name=access.tenant)
+    with tenant_scope(tenant.id):
+        stored = StripeSettings.objects.filter(tenant=tenant).first()
+        if stored is not None and stored.secrets is not None:
+            return
+        set_credentials(
+            tenant=tenant,
+            actor=ACTOR,
+            api_key=f"{FAKE_KEYS}{secrets.token_hex(12)}",
+            webhook_secret=f"whsec_{secrets.token_hex(12)}",
+        )
+        # They became final while the demo was loaded.
+        since = timezone.now() - timedelta(days=1)
+        configure_collection(tenant=tenant, actor=ACTOR, collects=True, collects_from=since)
 
 
 def show(access: Access, console: Console) -> None:

@@ -165,6 +165,9 @@ class Environment(BaseModel):
     stripe_api_key: Annotated[str, AfterValidator(check_stripe_key)] | None = Secret
     stripe_webhook_secret: str | None = Secret
     stripe_api_base: Annotated[str, AfterValidator(check_api_base)] | None = None
+    stripe_fake: bool = Field(default_factory=lambda given: given.get("demo", False))
+    # Where the fake Stripe listens; the supervisor sets it.
+    stripe_fake_base: Annotated[str, AfterValidator(check_api_base)] | None = None
     trusted_proxies: Networks = []
     allowed_hosts: Hosts = Field([], validate_default=True)
 

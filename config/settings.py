@@ -39,7 +39,6 @@ INSTALLED_APPS = [
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
-    "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "django.contrib.postgres",
@@ -132,6 +131,7 @@ WHITENOISE_KEEP_ONLY_HASHED_FILES = True
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
 
+SESSION_ENGINE = "tenants.login_sessions"
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_SECURE = ENVIRONMENT.is_https
@@ -215,6 +215,7 @@ CHANNEL_NETWORKS = ENVIRONMENT.channel_networks
 STRIPE_API_KEY = ENVIRONMENT.stripe_api_key
 STRIPE_WEBHOOK_SECRET = ENVIRONMENT.stripe_webhook_secret
 STRIPE_API_BASE = ENVIRONMENT.stripe_api_base
+STRIPE_FAKE_BASE = ENVIRONMENT.stripe_fake_base
 
 structlog.configure(
     processors=[

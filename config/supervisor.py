@@ -26,6 +26,7 @@ from config.data_folder import SERVICE, DataFolderUnusable, own_data_folder
 from config.database_role import UnsafeRole, prepare_role
 from config.embedded_postgres import EmbeddedPostgres, PostgresFailed
 from config.environment import Environment, WrongSetting, read_environment
+from config.fake_stripe import fake_stripe_child
 from config.listening import PortInUse, require_free_port
 from config.make_parent import MakeParent
 from config.output import LineSplitter, say
@@ -126,6 +127,10 @@ class Supervisor:
         processes.end_all(leftovers, patience_seconds=LEFTOVER_SECONDS)
         self._environ |= shared_by_service(self.environment)
         require_free_port(self.environment)
+        if self.environment.stripe_fake:
+            fake, where = fake_stripe_child(self.environment)
+            self.children.append(fake)
+            self._environ |= where
         self._start_database()
         self._prepare_database()
         for child in self.children:

@@ -8,7 +8,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from django.contrib import messages
-from django.contrib.auth import login, update_session_auth_hash
+from django.contrib.auth import update_session_auth_hash
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.views import LoginView, LogoutView
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
@@ -23,6 +23,7 @@ from dashboard.account_forms import AddressForm, ChangePasswordForm, NewPassword
 from tenants.attempts import TooSoon, format_wait
 from tenants.client_address import client_address
 from tenants.links import can_mail
+from tenants.login_sessions import begin_session
 from tenants.middleware import SESSION_TENANT
 from tenants.models import User
 from tenants.password_resets import ResetEnded, ask_for_reset, find_reset_user, reset_password
@@ -82,7 +83,7 @@ class LoginPage(LoginView):
         except (TooSoon, TooManyHashes) as error:
             context = self.get_context_data(form=form)
             return page_to_wait(self.request, self.template_name, context, error)
-        login(self.request, user)
+        begin_session(self.request, user)
         return HttpResponseRedirect(self.get_success_url())
 
     def form_invalid(self, form: Any) -> HttpResponse:

@@ -1,10 +1,23 @@
-"""What a whole is composed of, as a treemap. Pure; knows plotly, as `charts.py` does."""
+"""What a whole is composed of, as a treemap, and what goes where, as streams. Pure; knows plotly,
+as `charts.py` does.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from dashboard.amounts import percent
-from dashboard.charts import MONEY, NO_VALUE, SURFACE, Figure, Unit, height, named, template
+from dashboard.charts import (
+    GHOST,
+    MONEY,
+    NO_VALUE,
+    SURFACE,
+    TEXT,
+    Figure,
+    Unit,
+    height,
+    named,
+    template,
+)
 
 
 class Part(NamedTuple):
@@ -15,6 +28,14 @@ class Part(NamedTuple):
     color: str
     address: str
     parts: "Sequence[Part]" = ()
+
+
+class Stream(NamedTuple):
+    """An amount that goes from one of the parts on the left to one of those on the right."""
+
+    left: int
+    right: int
+    amount: int
 
 
 class _Cell(NamedTuple):
@@ -70,6 +91,55 @@ def treemap(parts: Sequence[Part], *, unit: Unit = MONEY) -> Figure:
         },
     }
     return {"data": [trace], "layout": layout}
+
+
+def flow(
+    left: Sequence[Part], right: Sequence[Part], streams: Sequence[Stream], *, unit: Unit = MONEY
+) -> Figure:
+    """Streams as wide as their amounts, from parts on the left to parts on the right.
+
+    What is not above zero has no stream.
+    """
+    drawn = [stream for stream in streams if stream.amount > 0]
+    ends = [*left, *right]
+    total = sum(stream.amount for stream in drawn)
+    trace = {
+        "type": "sankey",
+        "arrangement": "fixed",
+        "node": {
+            "label": [named(end.name) for end in ends],
+            "color": [end.color for end in ends],
+            "pad": 14,
+            "thickness": 12,
+            "line": {"width": 0},
+            "hoverinfo": "none",
+        },
+        "link": {
+            "source": [stream.left for stream in drawn],
+            "target": [len(left) + stream.right for stream in drawn],
+            "value": [height(stream.amount, unit) for stream in drawn],
+            "color": GHOST,
+            "hoverinfo": "none",
+        },
+        "textfont": {"size": 12, "color": TEXT, "shadow": "none"},
+    }
+    between = [
+        Part(f"{_words(left[stream.left])} → {_words(right[stream.right])}", stream.amount, "", "")
+        for stream in drawn
+    ]
+    layout = template() | {
+        "meta": {
+            "hover": [_hover(one, total, unit) for one in (*ends, *between)],
+            "addresses": [one.address for one in (*ends, *between)],
+            # Streams are numbered after the parts.
+            "parts": len(ends),
+        },
+    }
+    return {"data": [trace], "layout": layout}
+
+
+def _words(part: Part) -> str:
+    return part.name or NO_VALUE
 
 
 def _hover(part: Part, total: int, unit: Unit) -> list[str]:

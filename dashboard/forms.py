@@ -18,6 +18,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_http_methods
 
 from common.errors import MeteringError
+from common.times import require_known_year
 from dashboard.access import Page, PageRequest, member_page
 from tenants.form_tokens import (
     FORM_FIELD,
@@ -113,7 +114,9 @@ def add_errors(form: forms.Form, error: ValidationError) -> None:
 def moment_field(label: str, **options: Any) -> forms.DateTimeField:
     """A moment in the tenant's zone, to the minute."""
     widget = forms.DateTimeInput(attrs={"type": "datetime-local"}, format=MOMENT)
-    return forms.DateTimeField(label=label, widget=widget, **options)
+    return forms.DateTimeField(
+        label=label, widget=widget, validators=[require_known_year], **options
+    )
 
 
 def clock_field(label: str, **options: Any) -> forms.TimeField:

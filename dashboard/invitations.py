@@ -7,7 +7,6 @@ invited, and must not learn that.
 from typing import Any, Final, cast
 
 from django.contrib import messages
-from django.contrib.auth import login
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
@@ -26,6 +25,7 @@ from tenants.invitations import (
     accept_with_new_account,
     find_invitation,
 )
+from tenants.login_sessions import begin_session
 from tenants.middleware import SESSION_TENANT
 from tenants.models import Invitation, Membership, User
 from tenants.passwords import TooManyHashes
@@ -86,7 +86,7 @@ def _with_account(
 ) -> HttpResponse:
     user = sign_in(email=invited.email, password=password, address=client_address(request))
     membership = accept_invitation(token=token, user=user)
-    login(request, user)
+    begin_session(request, user)
     return _joined(request, membership, invited)
 
 
@@ -95,7 +95,7 @@ def _with_new_account(
 ) -> HttpResponse:
     stored = choose_password(new=password, address=client_address(request))
     membership = accept_with_new_account(token=token, stored_password=stored)
-    login(request, membership.user)
+    begin_session(request, membership.user)
     return _joined(request, membership, invited)
 
 

@@ -1,5 +1,6 @@
 """Unit economics: what one customer, user, session, feature, success or posted unit costs."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC
@@ -13,10 +14,11 @@ from django.views.decorators.http import require_safe
 from common.csv_downloads import csv_response
 from common.money import usd_from_nanos
 from dashboard.access import PageRequest, cached_page
-from dashboard.amounts import change, money, percent_text
+from dashboard.amounts import change, count, money, percent_text
 from dashboard.annotations import read_chart_notes
 from dashboard.chart_notes import with_annotations
-from dashboard.charts import LINE, Figure, bucket_words, line, over_time
+from dashboard.charts import COUNT, FIRST, LINE, Figure, bucket_words, line, over_time
+from dashboard.composition import Part, Stream, flow
 from dashboard.counted_later import is_counted_later
 from dashboard.curl_lines import curl_context
 from dashboard.filter_bar import Choice, FilterBar, TimeRange
@@ -24,7 +26,7 @@ from dashboard.findings import STEADY_PERCENT, shortened
 from dashboard.frame import filter_bar_of, frame
 from dashboard.spend import has_usage, local, question
 from metering.reporting import InvalidQuestion, UsageQuestion
-from metering.reporting.coordination import coordination
+from metering.reporting.coordination import Coordination, coordination
 from metering.reporting.units import (
     BUILT_IN,
     Unit,
@@ -275,7 +277,41 @@ def agents(request: PageRequest) -> HttpResponse:
     context: dict[str, Any] = {"bar": asked.bar}
     if asked.question is not None:
         try:
-            context["found"] = coordination(asked.question)
+            found = coordination(asked.question)
         except InvalidQuestion as error:
             context["why"] = error.detail
+        else:
+            context["found"] = found
+            if found.pairs:
+                context["finding"] = _handoffs_words(found)
+                context["figure"] = _handoffs_figure(asked.bar, found)
     return render(request, "dashboard/units_agents.html", context)
+
+
+def _handoffs_words(found: Coordination) -> str:
+    """Between which two agents most is passed on."""
+    most = found.pairs[0]
+    giver, receiver = shortened(most.giver), shortened(most.receiver)
+    return f"Most tokens go from “{giver}” to “{receiver}”: {count(most.passed_on_tokens)}"
+
+
+def _handoffs_figure(bar: FilterBar, found: Coordination) -> Figure:
+    """The tokens that agents passed on, from who wrote them to who read them."""
+    here = reverse("dashboard:explore")
+    written: Counter[str] = Counter()
+    read: Counter[str] = Counter()
+    for pair in found.pairs:
+        written[pair.giver] += pair.passed_on_tokens
+        read[pair.receiver] += pair.passed_on_tokens
+    left, right = (
+        [
+            Part(name, tokens, FIRST, bar.with_chip("agent", name).query(path=here))
+            for name, tokens in agents.items()
+        ]
+        for agents in (written, read)
+    )
+    streams = [
+        Stream([*written].index(pair.giver), [*read].index(pair.receiver), pair.passed_on_tokens)
+        for pair in found.pairs
+    ]
+    return flow(left, right, streams, unit=COUNT)

@@ -31,6 +31,8 @@ CITIES: Final = (
     ("40 King Street\nBristol BS1 4DZ", "GB", (("VAT", "20"),)),
     ("311 Pine Avenue\nNew York, NY 10013", "US", (("Sales tax", "8.875"),)),
 )
+# Whose payment fails, and who has not paid yet.
+PAYING: Final = {3: "+declined", 5: "+later"}
 TOKENS: Final = {"kind": "usage", "metric": "tokens", "model": "graduated", "per": 1_000_000}
 REFUND: Final = "Goodwill for the outage of the ticket answers"
 
@@ -110,12 +112,15 @@ def growth(first: str, further: str) -> list[JsonObject]:
 
 
 def party(key: str, place: int) -> JsonObject:
-    """Return a customer with what is printed on its statements."""
+    """Return a customer with what is printed on its statements. The fake Stripe knows by the tag
+    of an address who does not pay.
+    """
     address, country, taxes = CITIES[place % len(CITIES)]
+    mailbox = f"billing{PAYING.get(place, '')}"
     return {
         "key": key,
         "name": key.replace("-", " ").title(),
-        "billing": {"address": address, "country": country, "email": f"billing@{key}.example"},
+        "billing": {"address": address, "country": country, "email": f"{mailbox}@{key}.example"},
         "tax_rates": [{"name": name, "percent": percent} for name, percent in taxes],
     }
 

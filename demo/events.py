@@ -20,7 +20,12 @@ from demo.developers import developer_calls, recorded_requests
 AGENT_SHARE = 0.06
 DEVELOPER_SHARE = 0.06
 
-SOURCE = "demo"
+# What sends the calls of each data set.
+SOURCES = {
+    "servegen": "app-gateway",
+    "lmcache_agent_traces": "agent-runtime",
+    "azure_llm_2023": "completion-service",
+}
 LOAD = re.compile(r"(?P<seed>\d+)-(?P<count>\d+)-(?P<end>\d{8}T\d{4}Z)-.+")
 END_FORMAT = "%Y%m%dT%H%MZ"
 
@@ -57,7 +62,8 @@ def load_name(*, count: int, seed: int, end: datetime) -> str:
 
 def end_of_load(event: JsonObject, *, count: int, seed: int) -> datetime | None:
     """Return the end of an earlier load of the same events, None for any other event."""
-    parts = LOAD.fullmatch(str(event.get("id"))) if event.get("source") == SOURCE else None
+    is_ours = event.get("source") in SOURCES.values()
+    parts = LOAD.fullmatch(str(event.get("id"))) if is_ours else None
     if not parts or (parts["seed"], parts["count"]) != (str(seed), str(count)):
         return None
     return datetime.strptime(parts["end"], END_FORMAT).replace(tzinfo=UTC)
@@ -70,7 +76,7 @@ def event_of(call: Call, *, load: str) -> JsonObject:
     """Return an event as the ingest contract has it; fields without a value are left out."""
     event: JsonObject = {
         "id": f"{load}-{call.id}",
-        "source": SOURCE,
+        "source": SOURCES[call.dataset],
         "time": (EPOCH + timedelta(milliseconds=call.time_ms)).isoformat(),
         "team": call.team,
         "agent": call.agent,

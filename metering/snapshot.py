@@ -78,6 +78,11 @@ def known_configuration(tenant_id: int) -> Configuration:
     return configuration
 
 
+def last_known_configuration(tenant_id: int) -> Configuration | None:
+    """The tenant's configuration as this process read it last, however long ago."""
+    return _SNAPSHOTS.last_known(tenant_id)
+
+
 def read_configuration(tenant_id: int, *, known: Configuration | None = None) -> Configuration:
     """The tenant's configuration as it is stored; `known` is answered where it still is that."""
     configuration = _read(tenant_id, known)

@@ -23,6 +23,7 @@ from django.core.exceptions import (
     SuspiciousOperation,
     ValidationError,
 )
+from django.db import models
 from django.forms import BaseForm
 from django.http import (
     Http404,
@@ -41,6 +42,7 @@ from unfold.admin import ModelAdmin, TabularInline
 from unfold.sites import UnfoldAdminSite
 
 from common.errors import MeteringError
+from common.times import require_known_year
 from tenants.admin_forms import FilledForm
 from tenants.admin_navigation import ACCENT, model_groups, sidebar
 from tenants.admin_questions import (
@@ -58,6 +60,7 @@ from tenants.form_tokens import (
     is_of_other_tenant,
     new_form_token,
 )
+from tenants.kinds import Kind
 from tenants.middleware import TenantRequest
 from tenants.models import Tenant
 from tenants.roles import Role
@@ -206,6 +209,13 @@ class OfTenant(AnyModelAdmin):
         """Filter by tenant, although row-level security does so too."""
         rows = super().get_queryset(request)
         return rows if self.is_global else rows.filter(tenant_id=tenant_of(request).id)
+
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        """Take no times that dates cannot be reckoned with from."""
+        field = super().formfield_for_dbfield(db_field, request, **kwargs)
+        if isinstance(db_field, models.DateTimeField) and field is not None:
+            field.validators = [*field.validators, require_known_year]
+        return field
 
     def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         """Offer no row of another tenant."""
@@ -371,6 +381,29 @@ class TenantModelAdmin(OfTenant, ModelAdmin):
         return HttpResponseRedirect(f"{reverse('admin:tenants_auditentry_changelist')}?{query}")
 
     log_addition = log_change = log_deletions = cast(Any, _leave_to_audit_log)
+
+
+class KindAdmin(TenantModelAdmin):
+    """Rows that are made, changed and removed by the functions of their kind."""
+
+    end_done = "removed."
+    kind: ClassVar[Kind]
+
+    def write(self, request: HttpRequest, filled: FilledForm) -> Any:
+        fields = {name: filled.data[name] for name in filled.form.fields}
+        actor = actor_of(request)
+        try:
+            if filled.is_change:
+                return self.kind.update(filled.row, actor=actor, changes=fields)
+            return self.kind.create(tenant=tenant_of(request), actor=actor, **fields)
+        except MeteringError as error:
+            raise ValidationError(error.detail) from error
+
+    def end(self, request: HttpRequest, obj: Any) -> None:
+        self.kind.delete(obj, actor=actor_of(request))
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self.has_change_permission(request, obj)
 
 
 class TenantInline(OfTenant, TabularInline):

@@ -53,11 +53,16 @@ def require_room(
     simultaneously may pass the limit by their number.
     """
     if is_exact:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [LIMIT_LOCK, tenant_id])
+        lock_room(tenant_id)
     most = allowed(tenant_id, name)
     if sum(rows.count() for rows in in_use) >= most:
         raise LimitReached(name, most)
+
+
+def lock_room(tenant_id: int) -> None:
+    """Let no one else add what is limited until the transaction ends."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [LIMIT_LOCK, tenant_id])
 
 
 @transaction.atomic

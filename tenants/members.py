@@ -36,15 +36,15 @@ def change_role(*, membership: Membership, role: Role, actor: str, actor_role: R
 
 @once_a_snapshot
 def visible_teams(*, tenant_id: int, user_id: int, role: Role) -> tuple[str, ...] | None:
-    """Return the teams whose usage a member may see; None: that of the whole tenant.
+    """Return the names of the teams whose usage a member may see; None: that of the whole tenant.
 
     Engineers and viewers who belong to a team see their teams alone. Those who manage budgets see
     everything, and so does a member of no team.
     """
     if Scope.MANAGE in SCOPES_BY_ROLE[role]:
         return None
-    teams = TeamMember.objects.filter(tenant_id=tenant_id, user_id=user_id)
-    return tuple(teams.order_by("team__name").values_list("team__name", flat=True)) or None
+    teams = Team.objects.filter(tenant_id=tenant_id, members__user_id=user_id).order_by("name")
+    return tuple(name for team in teams for name in team.names) or None
 
 
 def working_keys_of(membership: Membership) -> QuerySet[ApiKey]:

@@ -3,11 +3,15 @@
 import unicodedata
 from typing import ClassVar
 
+from django.conf import settings
 from django.contrib.auth.models import AbstractUser, BaseUserManager
 from django.contrib.postgres.fields import ArrayField
+from django.contrib.sessions.backends.base import SessionBase
+from django.contrib.sessions.base_session import AbstractBaseSession
 from django.db import models
 from django.db.models.functions import Lower
 from django.utils.crypto import salted_hmac
+from django.utils.module_loading import import_string
 
 from tenants.roles import Role
 
@@ -73,6 +77,21 @@ class User(AbstractUser):
         ).hexdigest()
 
 
+class LoginSession(AbstractBaseSession):
+    """A browser that is logged in, or is about to. Found by an unguessable key."""
+
+    # Of no one until the login.
+    user_id = models.BigIntegerField(null=True, db_index=True)
+
+    class Meta:
+        db_table = "login_session"
+
+    @classmethod
+    def get_session_store_class(cls) -> "type[SessionBase]":
+        store: type[SessionBase] = import_string(f"{settings.SESSION_ENGINE}.SessionStore")
+        return store
+
+
 class UnpricedPolicy(models.TextChoices):
     """What enforcement does with a model that has no price."""
 
@@ -115,6 +134,8 @@ class Team(models.Model):
 
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="teams")
     name = models.CharField(max_length=200)
+    # What events carried before: still this team's, and no other's.
+    former_names = ArrayField(models.CharField(max_length=200), default=list, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -125,6 +146,11 @@ class Team(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names under which usage is this team's, the present one first."""
+        return (self.name, *self.former_names)
 
 
 class Membership(models.Model):

@@ -1,18 +1,21 @@
 """Tenants and their people: how both come to be."""
 
 import secrets
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from django.contrib.auth.hashers import make_password
 from django.db import transaction
 
 from common.database_errors import name_once
-from tenants.audit import create_audited
+from common.errors import Conflict, NameTaken
+from tenants.audit import audited_change, create_audited
 from tenants.keys import create_api_key
-from tenants.limits import require_room
+from tenants.limits import lock_room, require_room
 from tenants.models import Membership, Team, Tenant, User, normalize_email
 from tenants.roles import Role
 from tenants.scope import platform_scope, tenant_scope
+
+FORMER_NAMES_MAX: Final = 20
 
 
 class NewTenant(NamedTuple):
@@ -64,7 +67,33 @@ def add_member(*, tenant: Tenant, user: User, role: Role, actor: str) -> Members
 
 @transaction.atomic
 def create_team(*, tenant: Tenant, name: str, actor: str) -> Team:
-    """Add a team. Raises NameTaken when the tenant has one of that name."""
+    """Add a team. Raises NameTaken when the tenant has one that has or had that name."""
     require_room(tenant.id, "teams", Team.objects.filter(tenant_id=tenant.id))
+    _require_unused_name(Team(tenant=tenant, name=name))
     with name_once("team", name):
         return create_audited(Team(tenant=tenant, name=name), actor=actor)
+
+
+@transaction.atomic
+def rename_team(*, team: Team, name: str, actor: str) -> Team:
+    """Give a team another name, which events carry from now on.
+
+    Invariant: a name is one team's at most, also after it has another. Its members see what was
+    counted under its former names, and members of other teams do not. Raises NameTaken.
+    """
+    with name_once("team", name), audited_change(team, actor=actor) as change:
+        lock_room(team.tenant_id)  # against a new team of one of its names
+        stored = change.row
+        former = [one for one in stored.names if one != name]
+        if len(former) > FORMER_NAMES_MAX:
+            raise Conflict(f"A team has at most {FORMER_NAMES_MAX} former names.")
+        stored.name, stored.former_names = name, former
+        _require_unused_name(stored)
+    return stored
+
+
+def _require_unused_name(team: Team) -> None:
+    """Raise NameTaken where the name was another team's. The caller has locked the room."""
+    had = Team.objects.filter(tenant_id=team.tenant_id, former_names__contains=[team.name])
+    if had.exclude(id=team.id).exists():
+        raise NameTaken("team", team.name)

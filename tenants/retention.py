@@ -1,4 +1,4 @@
-"""How long what every tenant has is kept: answers for retries, and the audit log."""
+"""How long answers for retries, the audit log and login sessions are kept."""
 
 from datetime import timedelta
 from typing import Final
@@ -8,7 +8,7 @@ from django.db.backends.utils import CursorWrapper
 from django.utils import timezone
 
 from tenants.models import AuditEntry, IdempotencyRecord
-from tenants.old_rows import ChunkedRun
+from tenants.old_rows import ROWS_A_CHUNK, ChunkedRun
 
 # For how long a retry with the same Idempotency-Key gets the first answer.
 ANSWERS_KEPT: Final = timedelta(days=7)
@@ -20,12 +20,24 @@ def remove_old_rows(*, seconds: float) -> int:
     now = timezone.now()
     answers = IdempotencyRecord.objects.all()
     removed = run.remove_by_id(answers, at="created_at", before=now - ANSWERS_KEPT)
+    removed += run.repeat("expired sessions", _remove_expired_sessions)
     return removed + run.remove_by_id(
         AuditEntry.objects.all(),
         at="at",
         before=now - settings.RETENTION_HISTORY,
         prepare=permit_removal,
     )
+
+
+def _remove_expired_sessions(cursor: CursorWrapper) -> int:
+    cursor.execute(
+        """
+        DELETE FROM login_session WHERE ctid = ANY (
+            ARRAY(SELECT ctid FROM login_session WHERE expire_date < now() LIMIT %s))
+        """,
+        [ROWS_A_CHUNK],
+    )
+    return int(cursor.rowcount)
 
 
 def permit_removal(cursor: CursorWrapper) -> None:

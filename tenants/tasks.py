@@ -12,5 +12,5 @@ REMOVE_SECONDS: Final = 30.0
 
 @shared_task(ignore_result=True)
 def remove_old_rows() -> None:
-    """Remove answers for retries and entries of the audit log that are too old to be kept."""
+    """Remove answers for retries, entries of the audit log and login sessions that are too old."""
     retention.remove_old_rows(seconds=REMOVE_SECONDS)

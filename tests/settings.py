@@ -60,6 +60,8 @@ for _name in (
     "STRIPE_API_KEY",
     "STRIPE_WEBHOOK_SECRET",
     "STRIPE_API_BASE",
+    "STRIPE_FAKE",
+    "STRIPE_FAKE_BASE",
     "TRUSTED_PROXIES",
 ):
     os.environ.pop(_name, None)

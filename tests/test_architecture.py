@@ -12,7 +12,7 @@ import pytest
 
 ROOT: Final = Path(__file__).parent.parent
 SERVICE: Final = ("common", "tenants", "metering", "billing", "alerts", "dashboard", "config")
-PACKAGES: Final = (*SERVICE, "demo", "bench")
+PACKAGES: Final = (*SERVICE, "demo", "bench", "fake_stripe")
 FILE_LINES_MAX: Final = 400
 FUNCTION_LINES_MAX: Final = 50
 # Longer files, each about one thing: how long it may be, and why it is not cut.

@@ -1,4 +1,4 @@
-"""Admin pages of billing. Customers and plans are shown here and changed on their own pages.
+"""Admin pages of billing. Links of customers and terms of plans are changed on their own pages.
 
 Each module registers its pages when it is imported.
 """

@@ -28,6 +28,15 @@ class CustomerField(forms.CharField):
         super().__init__(label="Customer", help_text="The customer's key.", **options)
 
 
+def customer_of(key: str) -> Customer:
+    """Return the customer of a key. Raises ValidationError."""
+    # Row security shows the tenant's customers alone.
+    customer = Customer.objects.filter(key=key, archived_at=None).first()
+    if customer is None:
+        raise ValidationError("No customer has this key.")
+    return customer
+
+
 class CreditForm(RowForm):
     """A form with a customer, and amounts that have the digits of its currency."""
 
@@ -36,12 +45,7 @@ class CreditForm(RowForm):
     amounts: ClassVar[tuple[str, ...]] = ("amount",)
 
     def clean_customer(self) -> Customer:
-        # Row security shows the tenant's customers alone.
-        key = self.cleaned_data["customer"]
-        customer = Customer.objects.filter(key=key, archived_at=None).first()
-        if customer is None:
-            raise ValidationError("No customer has this key.")
-        return customer
+        return customer_of(self.cleaned_data["customer"])
 
     def clean(self) -> dict[str, Any]:
         data = super().clean() or self.cleaned_data

@@ -15,8 +15,6 @@ from billing.preview import GivenUsage
 from billing.terms import Metric
 from billing.totals import Coupon, TaxRate
 from common.api.fields import (
-    YEAR_MAX,
-    YEAR_MIN,
     Amount,
     Choice,
     Items,
@@ -27,7 +25,7 @@ from common.api.fields import (
     problem_at,
 )
 from common.json_bodies import JsonObject
-from common.times import parse_timestamp
+from common.times import YEAR, is_known_year, parse_timestamp
 from metering.fields.body import Match
 
 USAGE_MAX: Final = 2000
@@ -88,9 +86,8 @@ class AskedPeriodField(Spoken):
             read = date.fromisoformat(text) if _DATE.fullmatch(text) else parse_timestamp(text)
         except ValueError:
             self.fail("invalid")
-        if not YEAR_MIN <= read.year <= YEAR_MAX:
-            message = f"must lie in the years {YEAR_MIN} to {YEAR_MAX}"
-            raise serializers.ValidationError(message, code="range")
+        if not is_known_year(read):
+            raise serializers.ValidationError(YEAR, code="range")
         return read
 
 

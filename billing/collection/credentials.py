@@ -22,15 +22,30 @@ def credentials_of(row: StripeSettings | None) -> Credentials | None:
     """Return what a tenant collects with; None if there is no key. Raises Unreadable.
 
     Key and secret are of one origin: a tenant with a key of its own does not take webhooks that
-    were signed for the installation.
+    were signed for the installation. A key of the fake Stripe goes there or nowhere, and no other
+    key does.
     """
     base: str | None = settings.STRIPE_API_BASE
     if row is not None and row.secrets is not None:
         opened = unseal(row.secrets, purpose=PURPOSE)
-        return Credentials(opened["api_key"], opened["webhook_secret"], base)
+        own = Credentials(opened["api_key"], opened["webhook_secret"], base)
+        if not own.is_fake:
+            return own
+        fake_base: str | None = settings.STRIPE_FAKE_BASE
+        return None if fake_base is None else own._replace(api_base=fake_base)
     if settings.STRIPE_API_KEY is None:
         return None
     return Credentials(settings.STRIPE_API_KEY, settings.STRIPE_WEBHOOK_SECRET or "", base)
+
+
+def has_fake_key(tenant_id: int) -> bool:
+    """Return whether Stripe is the fake one for a tenant, so that no money moves."""
+    row = StripeSettings.objects.filter(tenant_id=tenant_id).first()
+    try:
+        credentials = credentials_of(row)
+    except Unreadable:
+        return False
+    return credentials is not None and credentials.is_fake
 
 
 def working_credentials(tenant_id: int) -> Credentials | None:
@@ -67,6 +82,24 @@ def set_credentials(*, tenant: Tenant, actor: str, api_key: str, webhook_secret:
     row.save()
     record_change(
         tenant_id=tenant.id, actor=actor, action="set_key", subject=row, after={"mode": mode}
+    )
+
+
+@transaction.atomic
+def remove_credentials(*, tenant: Tenant, actor: str) -> None:
+    """Forget a tenant's own key and secret, and collect no more: not with the installation's key
+    either, which may be of another Stripe account. Invoices at Stripe stay as they are.
+    """
+    row = _settings_of(tenant)
+    row.secrets, row.collects, row.events_stored_until = None, False, 0
+    _use_again(row)
+    row.save()
+    record_change(
+        tenant_id=tenant.id,
+        actor=actor,
+        action="remove_key",
+        subject=row,
+        after={"collects": False},
     )
 
 

@@ -8,8 +8,6 @@ import csv
 import io
 from collections.abc import Iterator, Mapping
 from datetime import date, datetime
-from decimal import Decimal, InvalidOperation
-from fractions import Fraction
 from typing import Final
 
 from billing.provider_bills.lines import (
@@ -104,18 +102,7 @@ def _read_line(lines: BillLines, cells: Cells) -> None:
     written, item = _model_and_item(provider_name(plain_text(seller, SELLERS[0])), cells)
     provider = seller_of(seller, written)
     model = model_name(provider, written) if written else ""
-    lines.add(BillKey(provider, _day(cells), model, item), _cost(cells["BilledCost"]))
-
-
-def _cost(text: str) -> Fraction:
-    try:
-        # Without the underscores and other scripts that Decimal reads too.
-        number = Decimal(text) if text.isascii() and "_" not in text else None
-    except InvalidOperation:
-        number = None
-    if number is None:
-        raise LineFault("BilledCost", "must be a decimal number")
-    return exact(number, "BilledCost")
+    lines.add(BillKey(provider, _day(cells), model, item), exact(cells["BilledCost"], "BilledCost"))
 
 
 def _day(cells: Cells) -> date:

@@ -5,7 +5,7 @@ Pure.
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from typing import Final, NamedTuple
 
@@ -110,8 +110,15 @@ class BillLines:
         }
 
 
-def exact(number: Decimal, member: str) -> Fraction:
+def exact(text: str, member: str) -> Fraction:
     """Return a number as it was written. Raises LineFault."""
+    try:
+        # Without the underscores and other scripts that Decimal reads too.
+        number = Decimal(text) if text.isascii() and "_" not in text else None
+    except InvalidOperation:
+        number = None
+    if number is None:
+        raise LineFault(member, "must be a decimal number")
     exponent = number.as_tuple().exponent
     # Not abs(), which refuses 1E999999999 in its own way.
     if not isinstance(exponent, int) or number.copy_abs() > USD_MAX:

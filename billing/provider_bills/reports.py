@@ -11,7 +11,7 @@ OpenAI: `GET /v1/organization/costs` (buckets from `start_time` to `end_time` in
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from decimal import Decimal
+from fractions import Fraction
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -38,7 +38,7 @@ _OPENAI_ITEM: Final = re.compile(r"(\S+), (?:[a-z ]+ )?(?:input|output|training)
 
 
 class _Money(msgspec.Struct):
-    value: Decimal
+    value: msgspec.Raw
     currency: str
 
 
@@ -48,7 +48,7 @@ class _OpenAIResult(msgspec.Struct):
 
 
 class _AnthropicResult(msgspec.Struct):
-    amount: Decimal
+    amount: msgspec.Raw
     currency: str
     model: str | None = None
     cost_type: str | None = None
@@ -142,7 +142,14 @@ def _read_openai(lines: BillLines, line: _Line) -> None:
     key = BillKey(
         OPENAI, day, model_name(OPENAI, model) if model else "", "" if model else item.lower()
     )
-    lines.add(key, exact(result.amount.value, "amount/value"))
+    lines.add(key, _exact(result.amount.value, "amount/value"))
+
+
+def _exact(raw: msgspec.Raw, member: str) -> Fraction:
+    """Return a number, or the number in a string, by its digits."""
+    written = bytes(raw).decode()
+    is_string = written.startswith('"')
+    return exact(msgspec.json.decode(raw, type=str) if is_string else written, member)
 
 
 def _of_seconds(seconds: int) -> datetime:
@@ -167,7 +174,7 @@ def _read_anthropic(lines: BillLines, line: _Line) -> None:
     key = BillKey(
         ANTHROPIC, day, model_name(ANTHROPIC, model) if model else "", "" if model else item.lower()
     )
-    lines.add(key, exact(result.amount, "amount") / CENTS_PER_USD)
+    lines.add(key, _exact(result.amount, "amount") / CENTS_PER_USD)
 
 
 _READERS: Final = {OPENAI: _read_openai, ANTHROPIC: _read_anthropic}

@@ -6,7 +6,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import islice
-from typing import Any, ClassVar, Final, cast
+from typing import Any, ClassVar, cast
 from zoneinfo import available_timezones
 
 from django.utils.functional import SimpleLazyObject
@@ -38,11 +38,9 @@ from common.money import (
     nanos_from_usd,
     usd_from_nanos,
 )
-from common.times import parse_timestamp
+from common.times import YEAR, is_known_year, parse_timestamp
 from common.values import COUNT_MAX, normal_value
 
-YEAR_MIN: Final = 1970
-YEAR_MAX: Final = 2200
 ZONES = SimpleLazyObject(lambda: frozenset(available_timezones()))
 
 
@@ -289,7 +287,7 @@ class Timestamp(Spoken):
     example = "2026-11-21T12:00:00Z"
     default_error_messages = {
         "invalid": TIMESTAMP,
-        "range": f"must lie in the years {YEAR_MIN} to {YEAR_MAX}",
+        "range": YEAR,
     }
 
     def to_internal_value(self, data: object) -> datetime:
@@ -300,7 +298,7 @@ class Timestamp(Spoken):
         except ValueError as error:
             raise serializers.ValidationError(str(error), code="invalid") from error
         # Before the change of zone, which the first and last years cannot make.
-        if not YEAR_MIN <= timestamp.year <= YEAR_MAX:
+        if not is_known_year(timestamp):
             self.fail("range")
         return timestamp.astimezone(UTC)
 

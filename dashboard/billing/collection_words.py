@@ -23,9 +23,11 @@ from billing.models import (
 )
 from common.sealing import Unreadable
 
+# Ids that the fake Stripe gives to invoices: they are on no page of Stripe's.
+FAKE_INVOICE: Final = "in_fake"
 INVOICE_ADDRESS: Final = "https://dashboard.stripe.com/{}invoices/{}"
 TONES: Final = {
-    AccountState.CURRENT: "success",
+    AccountState.CURRENT: "ok",
     AccountState.OVERDUE: "critical",
     AccountState.DISPUTED: "critical",
     AccountState.REFUNDED: "warning",
@@ -50,6 +52,8 @@ class Payments(NamedTuple):
     since: datetime
     is_halted: bool
     is_test: bool
+    # How its statements are collected, in words; empty: as the tenant's.
+    method: str
 
 
 def is_live_now(settings: StripeSettings | None) -> bool | None:
@@ -93,7 +97,8 @@ def _why_not(statement: Statement) -> str:
 def describe(invoice: StripeInvoice, now: datetime) -> Collection:
     """Say where an invoice stands, by what was last read of it. Pure."""
     mode = "" if invoice.is_live else "test/"
-    link = INVOICE_ADDRESS.format(mode, invoice.stripe_id) if invoice.stripe_id else ""
+    has_page = invoice.stripe_id and not invoice.stripe_id.startswith(FAKE_INVOICE)
+    link = INVOICE_ADDRESS.format(mode, invoice.stripe_id) if has_page else ""
     state, detail, tone = next(words for holds, *words in STATES if holds(invoice, now))
     if invoice.problem:
         detail, tone = invoice.problem, tone if tone == "critical" else "warning"
@@ -122,7 +127,7 @@ STATES: Final[Sequence[tuple[Callable[[StripeInvoice, datetime], bool], str, str
         lambda row, _: row.status == PAID and row.amount_refunded > 0,
         *("Refunded", "It was paid, and given back in whole or in part.", "warning"),
     ),
-    (lambda row, _: row.status == PAID, "Paid", "The customer paid it.", "success"),
+    (lambda row, _: row.status == PAID, "Paid", "The customer paid it.", "ok"),
     (
         lambda row, _: row.status == UNCOLLECTIBLE,
         *("Uncollectible", "It was given up in Stripe.", "critical"),
@@ -150,7 +155,12 @@ def payments_of(customer: Customer) -> Payments | None:
         return None
     state = AccountState(account.state)
     return Payments(
-        state.value, TONES[state], account.state_since, bool(account.halts), not is_live
+        state.value,
+        TONES[state],
+        account.state_since,
+        bool(account.halts),
+        not is_live,
+        account.get_collection_method_display(),
     )
 
 

@@ -20,8 +20,7 @@ from billing.credits import (
     void_credit,
 )
 from billing.currencies import minor_units, money_of
-from billing.models import Coupon, CreditGrant, CreditKind, CreditNote, Customer, Statement, Wallet
-from billing.wallet_opening import open_wallet
+from billing.models import Coupon, CreditGrant, CreditKind, CreditNote, Customer, Statement
 from common.expectations import as_sentence
 from dashboard.access import PageRequest, may_bill
 from dashboard.billing.collection_words import left_of
@@ -35,11 +34,6 @@ CUSTOMERS_OFFERED: Final = 1_000
 REASON_CHARACTERS_MAX: Final = 1000
 PERCENT_MAX: Final = 100
 PRIORITY: Final = 50
-WALLET_RULES: Final = (
-    "From now on calls are refused that the customer's credit does not cover. Usage from before is "
-    "due in money. A wallet counts the provider's cost, so usage must be charged in proportion to "
-    "it: without a plan, or by one cost-plus charge for all usage."
-)
 
 
 def _amount_field(label: str, **options: Any) -> AmountField:
@@ -153,29 +147,8 @@ def grant(request: PageRequest) -> HttpResponse:
     if made is not None:
         amount = money_of(made.amount, made.customer.currency)
         messages.success(request, f"{made.customer.name} has {amount} more credit.")
-        return _to(made.customer)
-    return _of_customer(request, form, "Grant credit", "Grant credit")
-
-
-class OpenWalletForm(OfCustomerForm):
-    """Whose usage is held to its credit."""
-
-    amounts = ()
-
-
-@form_page("credits", may=may_bill)
-def open_a_wallet(request: PageRequest) -> HttpResponse:
-    """Hold a customer's usage to its credit, or say why that cannot be."""
-    form = OpenWalletForm(request)
-
-    def save() -> Wallet:
-        return open_wallet(tenant=request.tenant, actor=actor_of(request), **form.cleaned_data)
-
-    made = save_once(request, form, save)
-    if made is not None:
-        messages.success(request, f"{made.customer.name}'s calls are held to its credit.")
-        return _to(made.customer)
-    return _of_customer(request, form, "Open a wallet", "Open wallet", intro=WALLET_RULES)
+        return to_customer(made.customer)
+    return form_of_customer(request, form, "Grant credit", "Grant credit")
 
 
 class CouponForm(OfCustomerForm):
@@ -208,9 +181,9 @@ def add_coupon(request: PageRequest) -> HttpResponse:
     made = save_once(request, form, save)
     if made is not None:
         messages.success(request, f"{made.customer.name} has the coupon “{made.name}”.")
-        return _to(made.customer)
+        return to_customer(made.customer)
     rule = "A statement has one coupon: the oldest that lasts and is not used up."
-    return _of_customer(request, form, "Give a coupon", "Give coupon", intro=rule)
+    return form_of_customer(request, form, "Give a coupon", "Give coupon", intro=rule)
 
 
 class BackForm(AmountsForm):
@@ -254,10 +227,10 @@ def take_back(request: PageRequest, grant_id: int) -> HttpResponse:
     if changed is not None:
         left = money_of(changed.balance, currency)
         messages.success(request, f"The credit was taken back; {left} of the grant are left.")
-        return _to(customer)
+        return to_customer(customer)
     held = held_of([found]).get(found.id, 0)
     kept = f" {money_of(held, currency)} of it are held for calls in flight." if held else ""
-    return _form(
+    return credit_form(
         request,
         form,
         headline=f"Take credit back from {customer.name}",
@@ -293,7 +266,7 @@ def add_credit_note(request: PageRequest, statement_id: int) -> HttpResponse:
         )
         return HttpResponseRedirect(address)
     left = money_of(left_of(statement), statement.currency)
-    return _form(
+    return credit_form(
         request,
         form,
         headline=f"Write a credit note on {statement.number or 'a draft'}",
@@ -304,18 +277,20 @@ def add_credit_note(request: PageRequest, statement_id: int) -> HttpResponse:
     )
 
 
-def _to(customer: Customer) -> HttpResponse:
+def to_customer(customer: Customer) -> HttpResponse:
+    """Lead back to the customer's page."""
     return HttpResponseRedirect(reverse("dashboard:customer", args=[customer.id]))
 
 
-def _of_customer(
+def form_of_customer(
     request: PageRequest, form: OfCustomerForm, headline: str, verb: str, *, intro: str = ""
 ) -> HttpResponse:
+    """The page of a form about a customer."""
     crumb = (reverse("dashboard:credits"), "Credits")
-    return _form(request, form, headline=headline, verb=verb, crumb=crumb, intro=intro)
+    return credit_form(request, form, headline=headline, verb=verb, crumb=crumb, intro=intro)
 
 
-def _form(
+def credit_form(
     request: PageRequest,
     form: forms.Form,
     *,
@@ -324,6 +299,7 @@ def _form(
     crumb: tuple[str, str],
     intro: str,
 ) -> HttpResponse:
+    """The page of a form about credit."""
     keys = Customer.objects.filter(tenant=request.tenant, archived_at=None).order_by("name", "id")
     context = frame(request, filter_bar_of(request), page="credits") | {
         "headline": headline,

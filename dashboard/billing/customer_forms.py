@@ -1,6 +1,5 @@
 """Forms of a customer: who it is, which usage is its, and on which plan it is."""
 
-from decimal import Decimal
 from typing import Any, Final
 from zoneinfo import available_timezones
 
@@ -12,30 +11,30 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.utils import timezone
 
+from billing.collection.credentials import set_collection_method
 from billing.currencies import is_currency
 from billing.customers import (
     LINK_DIMENSIONS,
-    TAX_RATES_MAX,
     create_customer,
     further_links,
     update_customer,
 )
-from billing.models import Customer, Plan
+from billing.form_fields import TaxRatesField, stripe_help
+from billing.models import CollectionMethod, Customer, Plan, StripeAccount, StripeSettings
 from billing.plan_preview import terms_in_force
 from billing.subscriptions import subscribe
 from dashboard.access import PageRequest, may_bill
+from dashboard.billing.collection_words import is_live_now
 from dashboard.billing.customer import as_body, find_customer
 from dashboard.billing.plan_edit import previewed
 from dashboard.forms import form_page, form_token, moment_field, save_once, sent_data
 from dashboard.frame import filter_bar_of, frame
 from metering.fields.forms import count_field
 from tenants.admin_site import actor_of
-from tenants.number_fields import decimal_of
 
-PERCENT_MAX: Final = 100
-PERCENT_DECIMALS_MAX: Final = 6
 DAYS_MAX: Final = 365
 PLANS_MAX: Final = 500
+METHOD: Final = "collection_method"
 FIELDS: Final = (
     "name",
     "timezone",
@@ -47,39 +46,6 @@ FIELDS: Final = (
     "tax_rates",
     "stripe_customer",
 )
-
-
-class TaxRatesField(forms.CharField):
-    """Taxes, one a line: a name and a percentage, as in "VAT 19"."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(widget=forms.Textarea(attrs={"rows": 2}), max_length=2000, **options)
-
-    def prepare_value(self, value: Any) -> Any:
-        if not isinstance(value, list):
-            return value
-        return "\n".join(f"{rate['name']} {rate['percent']}" for rate in value)
-
-    def clean(self, value: Any) -> Any:
-        """Raises ValidationError that names the line which cannot be read."""
-        lines = [line.strip() for line in (super().clean(value) or "").splitlines()]
-        rates = [_rate_of(line) for line in lines if line]
-        if len(rates) > TAX_RATES_MAX:
-            raise ValidationError(f"Give at most {TAX_RATES_MAX} rates.")
-        return rates
-
-
-def _rate_of(line: str) -> dict[str, str]:
-    name, _, text = line.removesuffix("%").strip().rpartition(" ")
-    try:
-        percent: Decimal | None = decimal_of(text.strip())
-    except ValidationError:
-        percent = None
-    if not name.strip() or percent is None or percent > PERCENT_MAX:
-        raise ValidationError(f"Write a name and a percentage, as in VAT 19: “{line[:60]}”.")
-    if percent != round(percent, PERCENT_DECIMALS_MAX):
-        raise ValidationError(f"Write at most {PERCENT_DECIMALS_MAX} decimals: “{line[:60]}”.")
-    return {"name": name.strip()[:60], "percent": f"{percent.normalize():f}"}
 
 
 class CustomerForm(forms.Form):
@@ -105,12 +71,7 @@ class CustomerForm(forms.Form):
         maximum=DAYS_MAX,
         widget=forms.TextInput(attrs={"inputmode": "numeric"}),
     )
-    tax_rates = TaxRatesField(
-        label="Taxes",
-        required=False,
-        help_text="One a line, as in VAT 19. Each is a percentage of the net amount; they are "
-        "added, not compounded.",
-    )
+    tax_rates = TaxRatesField()
     stripe_customer = forms.CharField(
         label="Customer in Stripe",
         required=False,
@@ -125,6 +86,11 @@ class CustomerForm(forms.Form):
             initial |= {"key": request.GET.get("key", "")[:200], "currency": "USD"}
         super().__init__(sent_data(request), initial=initial)
         zones = sorted(available_timezones() | {row.timezone})
+        field = self.fields["stripe_customer"]
+        field.help_text = stripe_help(request.tenant.id, str(field.help_text))
+        self.is_live = is_live_now(StripeSettings.objects.filter(tenant=request.tenant).first())
+        if customer is not None and self.is_live is not None:
+            self._add_method(customer, self.is_live)
         self.fields["timezone"].choices = [(name, name) for name in zones]  # type: ignore[attr-defined]
         if customer is None:
             self.fields["key"] = forms.CharField(
@@ -139,6 +105,16 @@ class CustomerForm(forms.Form):
                 help_text="Of its plans and statements, as in USD. It never changes.",
             )
             self.order_fields(["name", "key", "currency"])
+
+    def _add_method(self, customer: Customer, is_live: bool) -> None:
+        accounts = StripeAccount.objects.filter(customer=customer, is_live=is_live)
+        self.fields[METHOD] = forms.ChoiceField(
+            label="How its statements are collected",
+            required=False,
+            choices=[("", "As all customers'"), *CollectionMethod.choices],
+            initial=accounts.values_list(METHOD, flat=True).first() or "",
+            help_text="Of statements whose invoice is not made yet.",
+        )
 
     def clean_currency(self) -> str:
         currency = str(self.cleaned_data["currency"]).upper()
@@ -178,7 +154,14 @@ def change(request: PageRequest, customer_id: int) -> HttpResponse:
     form = CustomerForm(request, customer)
 
     def save() -> Customer:
-        return update_customer(customer, actor=actor_of(request), changes=form.cleaned_data)
+        changes, actor = dict(form.cleaned_data), actor_of(request)
+        method = changes.pop(METHOD, None)
+        changed = update_customer(customer, actor=actor, changes=changes)
+        if method is not None:
+            set_collection_method(
+                customer=changed, actor=actor, method=method, is_live=bool(form.is_live)
+            )
+        return changed
 
     if save_once(request, form, save) is not None:
         messages.success(request, "The changes are saved. Final statements stay as they are.")

@@ -161,7 +161,7 @@ def _state_of(kind: str, run: Reconciliation | None, result: KindResult) -> tupl
         return "differs", "critical"
     if not result.compared:
         return "nothing to compare", "outline"
-    return ("within the threshold", "warning") if result.drifts else ("agrees", "success")
+    return ("within the threshold", "warning") if result.drifts else ("agrees", "ok")
 
 
 def headline_of(lines: Sequence[KindLine]) -> str:

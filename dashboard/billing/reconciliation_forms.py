@@ -10,6 +10,7 @@ from django.http import HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
 
+from billing.form_fields import stripe_help
 from billing.models import ReconciliationSettings
 from billing.provider_bills.focus import read_focus
 from billing.provider_bills.importing import Imported, import_bill
@@ -139,6 +140,8 @@ class ThresholdForm(forms.Form):
         initial: dict[str, Any] = {name: getattr(stored, name) for name in self.base_fields}
         initial["threshold_percent"] = f"{stored.threshold_percent.normalize():f}"
         super().__init__(sent_data(request), initial=initial)
+        field = self.fields["threshold_nanos"]
+        field.help_text = stripe_help(request.tenant.id, str(field.help_text))
 
 
 @form_page("reconciliation", may=may_bill)

@@ -1,4 +1,4 @@
-"""The figures of the explore page: over time, and what the whole is composed of."""
+"""The figure of the explore page over time."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,14 +9,12 @@ from typing import Final
 
 from dashboard.charts import OTHERS, Amount, Buckets, Column, Figure, line, over_time, stacked_bars
 from dashboard.colors import OTHER, PALETTE, SERIES_MAX, places_of
-from dashboard.composition import Part, treemap
 from dashboard.explore.exploration import Exploration
-from dashboard.explore.metrics import Metric, Value
-from dashboard.explore.ranking import Ranked, page_of, read_ranking, rest_of
+from dashboard.explore.metrics import Value
+from dashboard.explore.ranking import read_ranking
 from dashboard.filter_bar import TimeRange, parameter_of
 from dashboard.findings import value_words
 from dashboard.spend import bucket_starts, local, read_greatest, unfinished_place
-from metering.reporting.metrics import Figures
 from metering.reporting.report import usage_report
 
 # Buckets times series: a month of hours of eight values.
@@ -161,37 +159,3 @@ def _lines(
 
 def _amount(value: Value) -> Amount:
     return float(value) if isinstance(value, Decimal) else int(value or 0)
-
-
-def composition_figure(view: Exploration) -> Figure:
-    """What the whole is composed of: the values of the first page, those in them, and the rest."""
-    ranking = read_ranking(replace(view, bar=view.bar.with_comparison(False)))
-    lines = page_of(replace(view, search="", page=1), ranking)
-    shown = [one.ranked.value for one in lines if not one.ranked.is_tail][:SERIES_MAX]
-    places = places_of(read_greatest(view.tenant_id, view.bar), shown)
-    parts = []
-    for at, one in enumerate(lines):
-        color = OTHER
-        if at < len(shown) and not one.ranked.is_tail:
-            color = PALETTE[places[one.ranked.value]]
-        around = view.within(one.ranked.value)
-        inner = [_part(around, part, view.group_by[-1], color) for part in one.parts]
-        rest = one.rest
-        if rest is not None and one.parts:
-            inner.append(Part(OTHERS, _value(view.metric, rest.figures), color, ""))
-        parts.append(_part(view, one.ranked, view.group_by[0], color)._replace(parts=inner))
-    rest = rest_of(ranking, lines)
-    if rest is not None:
-        parts.append(Part(OTHERS, _value(view.metric, rest.figures), OTHER, ""))
-    return treemap(parts, unit=view.metric.unit)
-
-
-def _value(metric: Metric, figures: Figures) -> int:
-    return int(metric.value(figures) or 0)
-
-
-def _part(view: Exploration, row: Ranked, dimension: str, color: str) -> Part:
-    if row.is_tail:
-        return Part(OTHERS, _value(view.metric, row.figures), color, "")
-    address = view.deeper(dimension, row.value).query()
-    return Part(value_words(dimension, row.value), _value(view.metric, row.figures), color, address)

@@ -14,6 +14,8 @@ from metering.reporting.question import Filters, UsageQuestion
 from metering.reporting.sources import has_quarters, sets_for
 
 CUMULATIVE: Final = "cumulative"
+SHAPE: Final = "shape"
+FLOW: Final = "flow"
 SEARCH: Final = "search"
 PAGE: Final = "page"
 SEARCH_CHARACTERS_MAX: Final = 200
@@ -32,12 +34,23 @@ class Exploration:
     bar: FilterBar
     metric: Metric
     is_cumulative: bool = False
+    is_flow: bool = False
     search: str = ""
     page: int = 1
 
     @property
     def group_by(self) -> tuple[str, ...]:
         return self.bar.group_by
+
+    @property
+    def own(self) -> dict[str, str]:
+        """The page's own parameters that every link of it keeps."""
+        return own_parameters(is_cumulative=self.is_cumulative, is_flow=self.is_flow)
+
+    @property
+    def can_flow(self) -> bool:
+        """Whether two dimensions share an amount, which may be drawn as streams."""
+        return self.metric.is_additive and len(self.group_by) > 1
 
     def question(
         self,
@@ -72,12 +85,8 @@ class Exploration:
 
     def link(self, *, path: str = "", **further: str) -> str:
         """The address of this view with other parameters of the page; an empty one is left out."""
-        own = {
-            CUMULATIVE: "true" if self.is_cumulative else "",
-            SEARCH: self.search,
-            PAGE: str(self.page) if self.page > 1 else "",
-        }
-        pairs = {name: value for name, value in {**own, **further}.items() if value}
+        found = {SEARCH: self.search, PAGE: str(self.page) if self.page > 1 else ""}
+        pairs = {name: value for name, value in {**self.own, **found, **further}.items() if value}
         return self.bar.with_further(pairs).query(path=path)
 
     def within(self, value: str) -> "Exploration":
@@ -93,7 +102,13 @@ class Exploration:
         following = [name for name in LEVELS[after:] if name not in taken]
         groups = [*groups, *following][: max(1, len(self.group_by))] or [LEVELS[-1]]
         bar = replace(self.bar.with_chip(dimension, value), group_by=tuple(groups))
-        return bar.with_further({CUMULATIVE: "true"} if self.is_cumulative else {})
+        return bar.with_further(self.own)
+
+
+def own_parameters(*, is_cumulative: bool, is_flow: bool) -> dict[str, str]:
+    """The parameters of a view that are not its filter bar's."""
+    own = {CUMULATIVE: "true" if is_cumulative else "", SHAPE: FLOW if is_flow else ""}
+    return {name: value for name, value in own.items() if value}
 
 
 def explore_value(bar: FilterBar, dimension: str, value: str) -> str:
@@ -113,11 +128,12 @@ def read_exploration(query: QueryDict, bar: FilterBar, *, tenant_id: int) -> Exp
     if interval == "hour" and bar.range.ends_at - bar.range.starts_at > HOURLY_MAX:
         notices.append(f"The chart shows hours for at most {HOURLY_MAX.days} days.")
         interval = None
-    is_cumulative = query.get(CUMULATIVE) == "true"
+    is_cumulative, is_flow = query.get(CUMULATIVE) == "true", query.get(SHAPE) == FLOW
     search = query.get(SEARCH, "").strip()[:SEARCH_CHARACTERS_MAX]
     text = query.get(PAGE, "")
     page = int(text) if text.isascii() and text.isdecimal() and len(text) < 6 else 1
     bar = replace(
         bar, metric=metric.name, chosen_interval=interval, notices=tuple(notices)
-    ).with_further({CUMULATIVE: "true"} if is_cumulative else {})
-    return Exploration(tenant_id, bar, metric, is_cumulative, search, max(1, min(page, PAGE_MAX)))
+    ).with_further(own_parameters(is_cumulative=is_cumulative, is_flow=is_flow))
+    page = max(1, min(page, PAGE_MAX))
+    return Exploration(tenant_id, bar, metric, is_cumulative, is_flow, search, page)

@@ -15,12 +15,12 @@ from dashboard.chart_notes import with_annotations, words_alone
 from dashboard.charts import Figure, bucket_words
 from dashboard.counted_later import is_counted_later
 from dashboard.curl_lines import service_url
-from dashboard.explore import chart
+from dashboard.explore import chart, parts
 from dashboard.explore.exploration import (
-    CUMULATIVE,
     PAGE,
     SEARCH,
     Exploration,
+    own_parameters,
     read_exploration,
 )
 from dashboard.explore.exports import curl_line
@@ -136,7 +136,11 @@ def _builder(view: Exploration) -> dict[str, Any]:
         Choice(replace(bar, chosen_interval=name).query(), name, 0, name == bar.interval)
         for name in INTERVALS
     ]
-    plain = bar.with_further({})
+
+    def shown(**changes: bool) -> str:
+        chosen = {"is_cumulative": view.is_cumulative, "is_flow": view.is_flow, **changes}
+        return bar.with_further(own_parameters(**chosen)).query()
+
     return {
         "metrics": [
             Choice(replace(bar, metric=one.name).query(), one.words, 0, one is view.metric)
@@ -156,10 +160,12 @@ def _builder(view: Exploration) -> dict[str, Any]:
         "thens": thens,
         "intervals": intervals,
         "sums": [
-            Choice(plain.query(), f"Per {bar.interval}", 0, not view.is_cumulative),
-            Choice(
-                plain.with_further({CUMULATIVE: "true"}).query(), "Running", 0, view.is_cumulative
-            ),
+            Choice(shown(is_cumulative=False), f"Per {bar.interval}", 0, not view.is_cumulative),
+            Choice(shown(is_cumulative=True), "Running", 0, view.is_cumulative),
+        ],
+        "shapes": [
+            Choice(shown(is_flow=False), "Treemap", 0, not view.is_flow),
+            Choice(shown(is_flow=True), "Flow", 0, view.is_flow),
         ],
     }
 
@@ -198,7 +204,8 @@ def _noted(view: Exploration, course: chart.Course) -> Figure:
 def composition_chart(request: PageRequest) -> HttpResponse:
     """What the total is composed of, as a figure."""
     view = exploration_of(request)
-    return _figure(lambda: chart.composition_figure(view))
+    draw = parts.flow_figure if view.is_flow and view.can_flow else parts.composition_figure
+    return _figure(lambda: draw(view))
 
 
 def _figure(draw: Callable[[], Figure]) -> JsonResponse:

@@ -6,6 +6,8 @@ from datetime import datetime, time, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
+from django.db.models import Case, F, IntegerField, Value, When
+
 from alerts.models import Incident, IncidentKind
 from dashboard.enforcement.matches import pairs_of
 from dashboard.incidents.filters import KINDS, SEVERITIES, STATUSES
@@ -18,6 +20,15 @@ EXCESS_WORDS: Final = {
     IncidentKind.LOOP.value: "wasted",
     IncidentKind.RECONCILIATION.value: "more than expected",
 }
+# The order in which people look at incidents: by severity, then by money.
+URGENT_FIRST: Final = (
+    Case(
+        *(When(severity=name, then=Value(place)) for place, name in enumerate(SEVERITIES)),
+        output_field=IntegerField(),
+    ),
+    F("excess_nanos").desc(nulls_last=True),
+    "-id",
+)
 SNOOZES: Final = {"hour": "1 hour", "tomorrow": "Until tomorrow, 8:00", "week": "1 week"}
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from django.db.models import Case, CharField, Count, IntegerField, Q, QuerySet, Value, When
+from django.db.models import Case, CharField, Count, Q, QuerySet, Value, When
 from django.http import HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
@@ -25,7 +25,7 @@ from dashboard.incidents.filters import (
     incidents_of,
     read_filter,
 )
-from dashboard.incidents.lines import SNOOZES, IncidentLine, lines_of
+from dashboard.incidents.lines import SNOOZES, URGENT_FIRST, IncidentLine, lines_of
 from dashboard.paging import newest_before, number_of
 from tenants.roles import Scope
 
@@ -33,10 +33,6 @@ from tenants.roles import Scope
 SHOWN_MAX: Final = 100
 INFO_SHOWN_MAX: Final = 5
 RESOLVED_PER_PAGE: Final = 25
-_RANK: Final = Case(
-    *(When(severity=name, then=Value(place)) for place, name in enumerate(SEVERITIES)),
-    output_field=IntegerField(),
-)
 # What each kind of incident watches, for those who have seen none yet.
 WATCHED: Final = (
     (
@@ -167,7 +163,7 @@ def _sections(chosen: Filter, rows: QuerySet[Incident]) -> list[Section]:
         if chosen.status not in {"", status}:
             continue
         found = _narrowed(chosen, rows).filter(having_status(status, now), condition)
-        shown = list(found.order_by(_RANK, "-id")[: limit + 1])
+        shown = list(found.order_by(*URGENT_FIRST)[: limit + 1])
         is_cut = limit == INFO_SHOWN_MAX and len(shown) > limit
         more = chosen.query(status="open", severity=Severity.INFO.value) if is_cut else ""
         name = words.partition(" ")[0].lower()

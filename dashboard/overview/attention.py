@@ -5,15 +5,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from django.db.models import Case, IntegerField, Value, When
-
 from alerts.incident_lists import needing_attention, visible_to
 from alerts.models import Incident
 from dashboard.budgets.bars import Bar, bar_of
 from dashboard.budgets.words import refuses
 from dashboard.filter_bar import FilterBar
-from dashboard.incidents.filters import SEVERITIES
-from dashboard.incidents.lines import IncidentLine, lines_of
+from dashboard.incidents.lines import URGENT_FIRST, IncidentLine, lines_of
 from metering.budgets.index import BudgetIndex
 from metering.models import Mode
 from metering.reporting.budget_windows import (
@@ -27,10 +24,6 @@ INCIDENTS_SHOWN: Final = 3
 WINDOWS_PER_BUDGET: Final = 2
 WINDOWS_SHOWN: Final = 5
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)
-_RANK: Final = Case(
-    *(When(severity=name, then=Value(place)) for place, name in enumerate(SEVERITIES)),
-    output_field=IntegerField(),
-)
 
 
 @dataclass(frozen=True)
@@ -50,7 +43,7 @@ def read_attention(tenant_id: int, bar: FilterBar, book: BudgetIndex) -> Attenti
     rows = Incident.objects.filter(
         visible_to(bar.teams), needing_attention(bar.filters, bar.now), tenant_id=tenant_id
     )
-    worst = rows.select_related("assigned_to").order_by(_RANK, "-excess_nanos", "-id")
+    worst = rows.select_related("assigned_to").order_by(*URGENT_FIRST)
     watch = watched_windows(
         tenant_id=tenant_id,
         book=book,

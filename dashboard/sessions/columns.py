@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, NamedTuple
 
+from dashboard.amounts import money
 from metering.reporting.session_steps import Step
 
 COLUMNS_MAX: Final = 48
 # Each bin of a histogram is about 1.4 times as wide as the one before: amounts differ by orders.
 BIN_GROWTH: Final = (141, 100)
 HEIGHT: Final = Decimal(100)
+# Nearer to an end of the axis, in percent, words are not centered.
+EDGE: Final = 20
 
 
 class Column(NamedTuple):
@@ -28,11 +31,16 @@ class Column(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """A line at a place of the axis."""
+    """A line at a place of the axis, and the words below it, in the first row or the second."""
 
     x: Decimal
     words: str
-    amount: int
+    row: int
+
+    @property
+    def anchor(self) -> str:
+        """Which end of the words stands at the line, so that they stay within the chart."""
+        return "start" if self.x < EDGE else "end" if self.x > HEIGHT - EDGE else "middle"
 
 
 @dataclass(frozen=True)
@@ -84,10 +92,14 @@ def chart_of(amounts: Sequence[tuple[int, int, str]]) -> Chart:
     return Chart(_columns(values), [], max((value[2] for value in values), default=0))
 
 
-def histogram_of(costs: Sequence[int], own_nanos: int, marks: Sequence[tuple[str, int]]) -> Chart:
-    """How many sessions cost how much, and where this one is: its column is marked."""
-    greatest = max(*costs, own_nanos)
-    edges = [max(1, min(*costs, own_nanos))]
+def histogram_of(
+    costs: Sequence[int], marks: Sequence[tuple[str, int]], *, own_nanos: int | None = None
+) -> Chart:
+    """How many sessions cost how much. One that is told by itself counts, and marks its column."""
+    every = [*costs, *([] if own_nanos is None else [own_nanos])]
+    greatest = max(every)
+    # What costs nothing stands in the first column.
+    edges = [min((cost for cost in every if cost > 0), default=1)]
     grown, of = BIN_GROWTH
     while edges[-1] <= greatest:
         edges.append(edges[-1] * grown // of + 1)
@@ -96,24 +108,25 @@ def histogram_of(costs: Sequence[int], own_nanos: int, marks: Sequence[tuple[str
         return max(0, bisect_right(edges, cost) - 1)
 
     counts = [0] * max(1, len(edges) - 1)
-    for cost in costs:
+    for cost in every:
         counts[bin_of(cost)] += 1
-    own = bin_of(own_nanos)
-    counts[own] += 1
+    own = None if own_nanos is None else bin_of(own_nanos)
     values = [
         (
-            edges[place],
+            edges[place] if place else min(edges[0], *every),
             edges[min(place + 1, len(edges) - 1)],
             count,
-            "fcrit" if place == own else "f0",
+            "fcrit" if place == own else "f0" if own_nanos is not None else "f1",
         )
         for place, count in enumerate(counts)
     ]
     columns = _columns(values)
+    words_of: dict[int, list[str]] = {}
+    for words, cost in marks:
+        words_of.setdefault(bin_of(cost), []).append(f"{words} {money(cost)}")
     placed = [
-        Mark(column.x + column.width / 2, words, cost)
-        for words, cost in marks
-        for column in [columns[bin_of(cost)]]
+        Mark(columns[place].x + columns[place].width / 2, " · ".join(words), at % 2)
+        for at, (place, words) in enumerate(words_of.items())
     ]
     return Chart(columns, placed, max(counts))
 

@@ -75,6 +75,17 @@ def headline(
     )
 
 
+def spread_words(usual: Usual) -> str:
+    """What half of the sessions cost, and how much of all the costliest made."""
+    words = f"Half of {len(usual.costs):,} sessions cost {money(usual.median)} or less"
+    few = [cost for cost in usual.costs if cost > usual.p95]
+    if not few:
+        return words
+    share = percent(sum(few), sum(usual.costs))
+    those = "the costliest one" if len(few) == 1 else f"the costliest {len(few):,}"
+    return f"{words}; {those} made {share} of their spend"
+
+
 def times_usual(nanos: int, usual_nanos: int) -> str:
     """How many times the usual: with one decimal below ten."""
     tenths = (nanos * 20 + usual_nanos) // (usual_nanos * 2)

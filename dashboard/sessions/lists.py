@@ -20,7 +20,8 @@ from dashboard.curl_lines import curl_context
 from dashboard.filter_bar import Choice, FilterBar
 from dashboard.findings import shortened
 from dashboard.frame import filter_bar_of, frame
-from dashboard.sessions.findings import USUAL_BAND, times_usual
+from dashboard.sessions.columns import histogram_of
+from dashboard.sessions.findings import USUAL_BAND, Usual, spread_words, times_usual
 from metering.core.dimensions import VALUE_CHARACTERS_MAX
 from metering.limits.decisions import refusals_by_session
 from metering.models import UsageEvent
@@ -31,6 +32,7 @@ from metering.reporting.session_list import (
     SessionQuestion,
     SessionRow,
     list_sessions,
+    session_costs,
 )
 from tenants.roles import Scope
 
@@ -115,6 +117,7 @@ def _listed(request: PageRequest) -> dict[str, Any]:
     context: dict[str, Any] = {
         "bar": bar,
         "headline": _headline(found, question),
+        "costs": bar.query(path=reverse("dashboard:session_costs")),
         "lines": _lines(request.tenant.id, found.rows, bar.teams),
         "read_since": found.read_since,
         "calls_max": f"{CALLS_READ_MAX:,}",
@@ -126,6 +129,23 @@ def _listed(request: PageRequest) -> dict[str, Any]:
     if not found.rows and not bar.chips:
         context |= curl_context(request, Scope.INGEST)
     return context
+
+
+@require_safe
+@cached_page
+def costs(request: PageRequest) -> HttpResponse:
+    """How many sessions cost how much: a fragment that is read after the page."""
+    _, question = _question(request)
+    usual = Usual(session_costs(question))
+    context: dict[str, Any] = {"usual": usual}
+    if usual.is_known:
+        percentiles = [("p50", 50), ("p95", 95), ("p99", 99)]
+        marks = [(words, usual.percentile(percent)) for words, percent in percentiles]
+        context |= {
+            "finding": spread_words(usual),
+            "histogram": histogram_of(usual.costs, marks),
+        }
+    return render(request, "dashboard/sessions/costs.html", context)
 
 
 def _question(request: PageRequest) -> tuple[FilterBar, SessionQuestion]:

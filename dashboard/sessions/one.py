@@ -273,7 +273,8 @@ def _costliest(lines: Sequence[Line]) -> list[Line]:
 def _histogram(usual: Usual, cost_nanos: int) -> Chart | None:
     if not usual.is_known:
         return None
-    return histogram_of(usual.costs, cost_nanos, [("p50", usual.median), ("p95", usual.p95)])
+    marks = [("p50", usual.median), ("p95", usual.p95)]
+    return histogram_of(usual.costs, marks, own_nanos=cost_nanos)
 
 
 def _shared(steps: Sequence[Step]) -> list[tuple[str, list[str]]]:

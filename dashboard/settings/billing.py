@@ -6,9 +6,11 @@ from django.http import HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
 
+from billing.collection.credentials import remove_credentials
 from billing.models import BillingSettings
 from billing.settings import FINALIZE_AFTER_DAYS_MAX, billing_settings, change_billing_settings
 from dashboard.access import PageRequest, may_bill
+from dashboard.buttons import button_of
 from dashboard.forms import form_page, form_token, save_once, sent_data
 from dashboard.frame import filter_bar_of, frame
 from dashboard.settings.stripe import SECRETS, StripeForm, stripe_context, stripe_settings
@@ -83,6 +85,13 @@ def stripe(request: PageRequest) -> HttpResponse:
         return HttpResponseRedirect(reverse("dashboard:billing"))
     own = billing_settings(request.tenant.id)
     return _page(request, BillingForm(request, own, is_sent=False), form)
+
+
+@button_of("billing", may=may_bill)
+def remove_stripe_key(request: PageRequest) -> str:
+    """Forget the key: nothing is collected any more, and nothing is read from Stripe."""
+    remove_credentials(tenant=request.tenant, actor=actor_of(request))
+    return "The key was removed. Stripe collects no further statements."
 
 
 def _page(request: PageRequest, form: BillingForm, stripe_form: StripeForm) -> HttpResponse:

@@ -272,12 +272,10 @@ def revoke(request: PageRequest, invitation_id: int) -> str:
 
 def headline_of(members: int, pending: int) -> str:
     """The finding: how many people have access, and how many may join."""
-    words = "1 person has access." if members == 1 else f"{members:,} people have access."
+    words = "1 person has access" if members == 1 else f"{members:,} people have access"
     if not pending:
         return words
-    if pending == 1:
-        return f"{words} 1 invitation is pending."
-    return f"{words} {pending:,} invitations are pending."
+    return f"{words}; {pending:,} invitation{'' if pending == 1 else 's'} pending"
 
 
 def _invite(request: PageRequest, data: dict[str, Any]) -> NewInvitation:

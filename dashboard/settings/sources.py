@@ -3,19 +3,25 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import quote
 
+from django.core.exceptions import PermissionDenied
 from django.http import HttpResponse
 from django.shortcuts import render
+from django.urls import reverse
 from django.views.decorators.http import require_safe
 
-from dashboard.access import PageRequest, member_page
+from dashboard.access import PageRequest, cached_page, member_page
+from dashboard.amounts import count, percent
 from dashboard.curl_lines import curl_context
 from dashboard.findings import loss_words, sources_headline
 from dashboard.frame import filter_bar_of, frame
+from dashboard.spend import question
 from metering.models import Route, SourceOutcome
+from metering.reporting.attribution import NAMES, Attribution, attributions
+from metering.reporting.question import InvalidQuestion
 from metering.reporting.source_counts import SourceQuestion, SourceReason, SourceRow, read_sources
 from metering.usage.sources import OTHER
 from tenants.roles import Scope
@@ -23,7 +29,7 @@ from tenants.roles import Scope
 SOURCES_MAX: Final = 500
 PROBLEMS_MAX: Final = 20
 # Names that no source gave itself.
-NAMES: Final = {
+NAMES_OF: Final = {
     "": "Reports without a source",
     OTHER: "Other sources",
 }
@@ -109,7 +115,7 @@ class SourceLine:
 
     @property
     def name(self) -> str:
-        return NAMES.get(self.row.source, self.row.source)
+        return NAMES_OF.get(self.row.source, self.row.source)
 
     @property
     def route(self) -> str:
@@ -122,7 +128,7 @@ class SourceLine:
 
     @property
     def is_unnamed(self) -> bool:
-        return self.row.source in NAMES
+        return self.row.source in NAMES_OF
 
     @property
     def counts(self) -> dict[str, int]:
@@ -180,6 +186,7 @@ def page(request: PageRequest) -> HttpResponse:
     context = frame(request, bar, page="sources") | {
         "headline": headline_of(lines, problems),
         "lines": lines,
+        "attribution": bar.query(path=reverse("dashboard:attribution")),
         "problems": problems[:PROBLEMS_MAX],
         "problem_count": len(problems),
         "totals": sum((Counter(line.counts) for line in lines), Counter()),
@@ -188,6 +195,46 @@ def page(request: PageRequest) -> HttpResponse:
         **curl_context(request, Scope.INGEST),
     }
     return render(request, "dashboard/settings/sources.html", context)
+
+
+@require_safe
+@cached_page
+def attribution(request: PageRequest) -> HttpResponse:
+    """Whose are the calls that each source reports? A fragment that is read after the page."""
+    bar = filter_bar_of(request)
+    if bar.teams is not None:
+        raise PermissionDenied
+    span = bar.range
+    context: dict[str, Any] = {"names": NAMES}
+    if span.starts_at < span.until:
+        asked = question(request.tenant.id, bar, span, group_by=None, interval="none")
+        try:
+            found = attributions(replace(asked, filters={}))
+        except InvalidQuestion as refusal:
+            context["refusal"] = refusal.detail
+        else:
+            context["rows"] = [
+                (NAMES_OF.get(one.source, one.source), ROUTE_WORDS.get(one.route, ""), one)
+                for one in found
+            ]
+            context["finding"] = attribution_words(found)
+    return render(request, "dashboard/settings/attribution.html", context)
+
+
+def attribution_words(found: Sequence[Attribution]) -> str:
+    """The finding: what most calls lack that some carry."""
+    calls = sum(one.calls for one in found)
+    if not calls:
+        return "No calls in this period"
+    sums = [sum(one.carrying[at] for one in found) for at in range(len(NAMES))]
+    lacking = [
+        f"{percent(calls - carrying, calls)} have no {name}"
+        for name, carrying in zip(NAMES, sums, strict=True)
+        if carrying < calls
+    ]
+    if not lacking:
+        return f"Every call has a {', '.join(NAMES[:-1])} and {NAMES[-1]}"
+    return f"Of {count(calls)} calls, {', '.join(lacking)}"
 
 
 def headline_of(lines: Sequence[SourceLine], problems: Sequence[Problem]) -> str:

@@ -14,7 +14,7 @@ from dashboard.frame import filter_bar_of, frame
 from tenants.admin_site import actor_of
 from tenants.members import change_team_members
 from tenants.models import Membership, Team, TeamMember
-from tenants.people import create_team
+from tenants.people import create_team, rename_team
 
 TEAMS_MAX: Final = 500
 MEMBERS_MAX: Final = 500
@@ -34,21 +34,25 @@ class NewTeamForm(forms.Form):
     name = forms.CharField(
         label="Name",
         max_length=200,
-        help_text="Events carry it in their field “team”, so it can't be changed later.",
+        help_text="Events carry it in their field “team”.",
     )
 
 
 class TeamForm(forms.Form):
-    """Who belongs to a team, and who leads it."""
+    """What a team is called, who belongs to it, and who leads it."""
+
+    name = forms.CharField(label="Name", max_length=200)
 
     def __init__(self, request: PageRequest, team: Team) -> None:
         people = TeamMember.objects.filter(tenant=request.tenant, team=team)
         leads = dict(people.values_list("user_id", "is_lead"))
         initial = {
+            "name": team.name,
             "members": [str(user) for user in leads],
             "leads": [str(user) for user, is_lead in leads.items() if is_lead],
         }
         super().__init__(sent_data(request), initial=initial)
+        self.fields["name"].help_text = _rename_words(team)
         rows = Membership.objects.filter(tenant=request.tenant).order_by("user__email")
         choices = [
             (str(user), email)
@@ -101,22 +105,24 @@ def page(request: PageRequest) -> HttpResponse:
 
 @form_page("teams", may=may_grant)
 def team(request: PageRequest, team_id: int) -> HttpResponse:
-    """Choose a team's members and leads."""
+    """Choose a team's name, members and leads."""
     found = Team.objects.filter(tenant=request.tenant, id=team_id).first()
     if found is None:
         raise Http404
     form = TeamForm(request, found)
 
     def save() -> bool:
-        change_team_members(team=found, leads_by_user=form.leads_by_user, actor=actor_of(request))
+        actor = actor_of(request)
+        rename_team(team=found, name=form.cleaned_data["name"], actor=actor)
+        change_team_members(team=found, leads_by_user=form.leads_by_user, actor=actor)
         return True
 
     if save_once(request, form, save):
-        messages.success(request, f"The members of “{found.name}” were changed.")
+        messages.success(request, _saved_words(found, form.cleaned_data["name"]))
         return HttpResponseRedirect(reverse("dashboard:teams"))
     context = frame(request, filter_bar_of(request), page="teams") | {
         "headline": found.name,
-        "sub": "Events, budgets and filters carry the name, so it can't be changed.",
+        "sub": f"Known before as {', '.join(found.former_names)}." if found.former_names else "",
         "crumb": reverse("dashboard:teams"),
         "crumb_words": "Teams",
         "form": form,
@@ -125,6 +131,21 @@ def team(request: PageRequest, team_id: int) -> HttpResponse:
         **form_token(request),
     }
     return render(request, "dashboard/settings/form.html", context)
+
+
+def _rename_words(team: Team) -> str:
+    """What a rename leaves as it is."""
+    return (
+        f"Calls until now, and budgets, rules and API keys that name “{team.name}”, keep that "
+        "name: update them and whatever sends events. Members see the usage of both names."
+    )
+
+
+def _saved_words(team: Team, name: str) -> str:
+    if name == team.name:
+        return f"“{name}” was changed."
+    renamed = f"“{team.name}” is “{name}” now."
+    return f"{renamed} Update budgets, rules, API keys and senders that use the old name."
 
 
 def headline_of(lines: list[TeamLine]) -> str:

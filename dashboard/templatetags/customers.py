@@ -2,21 +2,33 @@
 
 from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
+from typing import Final
 from zoneinfo import ZoneInfo
 
 from babel.numbers import format_currency
 from django import template
+from django.template import Context
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from billing.collection.credentials import has_fake_key
 from billing.currencies import LOCALE, amount_of, digits_of, money_of
+from billing.form_fields import FAKE_WORDS
 from billing.models import Coupon
 from billing.reconciliation.results import decimal_string
 from billing.statement_files import day_range
 from common.money import MINUS, NANOS_PER_USD, money, usd_from_nanos
 
 register = template.Library()
+EMPTY: Final = SafeString("")
+
+
+@register.simple_tag(takes_context=True)
+def fake_stripe(context: Context) -> SafeString:
+    """A badge beside Stripe's name where no money moves; otherwise nothing."""
+    is_fake = has_fake_key(context["request"].tenant.id)
+    return format_html('<span class="badge warning">{}</span>', FAKE_WORDS) if is_fake else EMPTY
 
 
 @register.simple_tag

@@ -5,12 +5,10 @@ from typing import Any, ClassVar
 
 from django import forms
 from django.contrib.admin import display
-from django.core.exceptions import ValidationError
 from django.db.models import Model
 from django.http import HttpRequest
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
-from common.errors import MeteringError
 from common.json_bodies import JsonObject
 from metering.core.match import wanted_values
 from metering.fields.forms import MONEY_ROLES, match_field, match_words
@@ -18,8 +16,7 @@ from metering.fields.match_widget import rows_for
 from metering.models import Mode
 from tenants.admin_forms import FilledForm, RowForm
 from tenants.admin_questions import Question, question_about
-from tenants.admin_site import TenantModelAdmin, actor_of, tenant_of
-from tenants.kinds import Kind
+from tenants.admin_site import KindAdmin, TenantModelAdmin
 
 
 def per_field(label: str, names: Sequence[str], help_text: str) -> forms.MultipleChoiceField:
@@ -87,13 +84,11 @@ class MoneyAdmin(TenantModelAdmin):
         return self.shown_fields if self.is_only_shown(request, obj) else ()
 
 
-class LimitAdmin(MoneyAdmin):
+class LimitAdmin(MoneyAdmin, KindAdmin):
     """Limits, which who may manage makes, changes and removes, and everyone else reads in words."""
 
     search_fields: ClassVar[tuple[str, ...]] = ("name",)
     ordering = ("name",)
-    end_done = "removed."
-    kind: ClassVar[Kind]
 
     @display(description="Counts")
     def counts(self, obj: Any) -> str:
@@ -102,22 +97,6 @@ class LimitAdmin(MoneyAdmin):
     @display(description="For each")
     def for_each(self, obj: Any) -> str:
         return ", ".join(obj.per) or "—"
-
-    def write(self, request: HttpRequest, filled: FilledForm) -> Any:
-        fields = {name: filled.data[name] for name in filled.form.fields}
-        actor = actor_of(request)
-        try:
-            if filled.is_change:
-                return self.kind.update(filled.row, actor=actor, changes=fields)
-            return self.kind.create(tenant=tenant_of(request), actor=actor, **fields)
-        except MeteringError as error:
-            raise ValidationError(error.detail) from error
-
-    def end(self, request: HttpRequest, obj: Model) -> None:
-        self.kind.delete(obj, actor=actor_of(request))
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return self.has_change_permission(request, obj)
 
     def question(self, request: HttpRequest, filled: FilledForm) -> Question | None:
         """Ask about a limit that acts and would no longer act."""

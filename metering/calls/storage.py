@@ -209,6 +209,7 @@ class KnownBefore(Exception):
 
 _encode: Final = msgspec.json.Encoder().encode
 _SENT_COLUMNS: Final = f"b.id * {BATCH_ID_STRIDE} + n.id, {column_list(WRITTEN[1:], 'n.')}"
+# A batch of calls without sessions has none that could be checked for loops.
 # Rows come with their positions in the batch as ids. If any key is known no event is stored, and
 # the caller begins again with `store_events`.
 _STORE: Final = f"""
@@ -222,8 +223,9 @@ _STORE: Final = f"""
         FROM json_populate_recordset(NULL::event_key, %s::json) n, b
         ON CONFLICT DO NOTHING RETURNING event_id
     ), batch AS (
-        INSERT INTO ingest_batch ({_BATCH_COLUMNS})
-        SELECT %s, min(b.id), now(), count(*), min(time), max(time) FROM sent, b
+        INSERT INTO ingest_batch ({_BATCH_COLUMNS}, sessions_checked_at)
+        SELECT %s, min(b.id), now(), count(*), min(time), max(time),
+            CASE WHEN bool_or(session <> '') THEN NULL ELSE now() END FROM sent, b
     )
     {_INSERT} sent
     WHERE (SELECT count(*) FROM keys) = (SELECT count(*) FROM sent) RETURNING id

@@ -1,4 +1,5 @@
-"""Combines callers: what waits in a process is committed together, one transaction a tenant.
+"""Combines callers: what waits in a process is committed together, one transaction a tenant; or one
+for several tenants of whom little waits.
 
 Nothing waits on purpose: a job that arrives while no transaction runs is committed immediately, and
 those that arrive meanwhile make up the next one.
@@ -10,7 +11,7 @@ has all the threads, and while others wait its batches take no longer than BATCH
 import threading
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, Protocol, Self, TypeVar
 
@@ -33,6 +34,12 @@ BATCH_SECONDS: Final = 0.05
 # No batch is cut to less than this: what a transaction costs by itself would be most of it, and
 # a slow machine would cut ever smaller pieces.
 BATCH_EVENTS_MIN: Final = 200
+# What one transaction takes of several tenants: this many, and so much of each.
+TENANTS_TOGETHER_MAX: Final = 16
+WEIGHT_TOGETHER_MAX: Final = 4
+# While this many threads run such transactions, more tenants of whom little waits wait for the next
+# one: with each thread that took some of them there would be fewer to share what it costs.
+SHARING_THREADS_MAX: Final = 3
 # Tenants whose last batch is remembered; beyond these the oldest is forgotten.
 SPEEDS_MAX: Final = 1_000
 # After so long a connection is replaced, which takes some milliseconds.
@@ -80,8 +87,9 @@ class _Entry(Generic[Item]):
 
     item: Item
     waiting: _Waiting
-    # What failed together with others is committed by itself.
+    # What failed together with others is committed by itself, or without other tenants.
     is_alone: bool = False
+    is_apart: bool = False
 
 
 class Committer(Generic[Item]):
@@ -90,19 +98,24 @@ class Committer(Generic[Item]):
     `commit` takes one tenant's items together. If it raises, each of them gets a batch of its own,
     unless no one could have been served; what a single item raises is its caller's. It may return
     smaller items to commit in place of a single one.
+
+    `commit_together`, if there is one, takes few items of several tenants, and returns the tenants
+    for which it has committed nothing: their items get batches of their own.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a limit of its own
         self,
         commit: Callable[[int, Sequence[Item]], Sequence[Item]],
         *,
         name: str,
+        commit_together: Callable[[Mapping[int, Sequence[Item]]], Collection[int]] | None = None,
         threads: int = THREADS,
         tenant_threads: int = TENANT_THREADS,
         weight_max: int = MERGED_EVENTS_MAX,
         weight_min: int = BATCH_EVENTS_MIN,
     ) -> None:
         self._commit_items = commit
+        self._commit_together = commit_together
         self._name = name
         self._threads_max = threads
         # One where the items of a tenant would wait for the same rows anyway.
@@ -115,6 +128,8 @@ class Committer(Generic[Item]):
         # Tenants that may have a batch, in order: those with items and without enough threads.
         self._ready: OrderedDict[int, None] = OrderedDict()
         self._running: Counter[int] = Counter()
+        # Threads whose transaction is of several tenants.
+        self._sharing = 0
         # How much weight a tenant's last batch did in BATCH_SECONDS.
         self._speeds: OrderedDict[int, int] = OrderedDict()
         self._changed = threading.Condition()
@@ -172,34 +187,63 @@ class Committer(Generic[Item]):
                 # that breaks under way is replaced by the committer.
                 if time.monotonic() > ended_at + IDLE_SECONDS:
                     connection.close()
-                began_at = time.monotonic()
-                self._commit(batch)
+                self._serve(batch)
                 ended_at = time.monotonic()
-                self._end_batch(batch, seconds=ended_at - began_at)
                 # An idle thread keeps no one's item.
                 del batch
         finally:
             connection.close()
 
+    def _serve(self, batch: "_Batch[Item]") -> None:
+        began_at = time.monotonic()
+        along = self._take_along(batch)
+        if along:
+            self._commit_shared([batch, *along])
+        else:
+            self._commit(batch)
+        seconds = (time.monotonic() - began_at) / (1 + len(along))
+        for each in (batch, *along):
+            self._end_batch(each, seconds=seconds)
+
     def _take(self) -> "_Batch[Item] | None":
         """The next tenant, and as many of its items as one transaction should take."""
         with self._changed:
-            while not self._ready:
-                if self._is_stopping:
+            while (tenant_id := self._next_tenant()) is None:
+                if self._is_stopping and not self._ready:
+                    self._changed.notify_all()
                     return None
                 self._changed.wait()
-            tenant_id, _ = self._ready.popitem(last=False)
-            queue = self._queues[tenant_id]
             most = self._weight_max
-            if self._ready:
+            if len(self._ready) > 1:
                 allowed = self._speeds.get(tenant_id, most)
                 most = min(most, max(self._weight_min, allowed))
-            taken = self._cut_off(queue, most)
-            if not queue:
-                del self._queues[tenant_id]
-            self._running[tenant_id] += 1
-            self._queue(tenant_id, [])
-            return _Batch(tenant_id, taken)
+            return self._take_of(tenant_id, most)
+
+    def _next_tenant(self) -> int | None:
+        if self._sharing < SHARING_THREADS_MAX:
+            return next(iter(self._ready), None)
+        much = (id_ for id_ in self._ready if not _is_little(self._queues[id_]))
+        return next(much, None)
+
+    def _take_of(self, tenant_id: int, weight_max: int) -> "_Batch[Item]":
+        del self._ready[tenant_id]
+        queue = self._queues[tenant_id]
+        taken = self._cut_off(queue, weight_max)
+        if not queue:
+            del self._queues[tenant_id]
+        self._running[tenant_id] += 1
+        self._queue(tenant_id, [])
+        return _Batch(tenant_id, taken)
+
+    def _take_along(self, batch: "_Batch[Item]") -> "list[_Batch[Item]]":
+        """The batches of other tenants to commit with this one: where all that waits is little."""
+        if self._commit_together is None or not _is_little(batch.taken):
+            return []
+        with self._changed:
+            little = [id_ for id_ in self._ready if _is_little(self._queues[id_])]
+            along = little[: TENANTS_TOGETHER_MAX - 1]
+            self._sharing += bool(along)
+            return [self._take_of(tenant_id, WEIGHT_TOGETHER_MAX) for tenant_id in along]
 
     def _cut_off(self, queue: deque[_Entry[Item]], weight_max: int) -> list[_Entry[Item]]:
         """Take entries from the front: one at least, cut where it alone is too heavy."""
@@ -230,6 +274,23 @@ class Committer(Generic[Item]):
         for waiting in done:
             waiting.end()
 
+    def _commit_shared(self, batches: "Sequence[_Batch[Item]]") -> None:
+        """Commit several tenants' batches, and say which of them are left to do."""
+        assert self._commit_together is not None, "batches are shared where that is possible"
+        try:
+            apart = self._commit_together(
+                {batch.tenant_id: [entry.item for entry in batch.taken] for batch in batches}
+            )
+        except Exception as error:
+            # Which of them is to blame shows when each is committed by itself.
+            log.warning("work of several tenants not committed together", error=repr(error))
+            connection.close()
+            apart = {batch.tenant_id for batch in batches}
+        for batch in batches:
+            batch.is_put_back = batch.tenant_id in apart
+        with self._changed:
+            self._sharing -= 1
+
     def _commit(self, batch: "_Batch[Item]") -> None:
         """Commit the items, and say what is left to do in batches of their own."""
         try:
@@ -255,11 +316,13 @@ class _Batch(Generic[Item]):
     taken: Sequence[_Entry[Item]]
     # Each of the items is to be committed by itself; or the only one in these pieces.
     is_apart: bool = False
+    # Nothing was committed together with other tenants' batches.
+    is_put_back: bool = False
     pieces: Sequence[Item] = ()
 
     def done(self) -> list[_Waiting]:
         """The callers whose items are done."""
-        if self.is_apart or self.pieces:
+        if self.is_apart or self.is_put_back or self.pieces:
             return []
         for entry in self.taken:
             entry.waiting.pieces_left -= 1
@@ -267,9 +330,20 @@ class _Batch(Generic[Item]):
 
     def left(self) -> list[_Entry[Item]]:
         """What is left to do, in batches of their own."""
+        if self.is_put_back:
+            return [_Entry(entry.item, entry.waiting, is_apart=True) for entry in self.taken]
         if self.is_apart:
             return [_Entry(entry.item, entry.waiting, is_alone=True) for entry in self.taken]
         return _replaced(self.taken[0], self.pieces, is_alone=True) if self.pieces else []
+
+
+def _is_little(entries: Collection[_Entry[Item]]) -> bool:
+    """Whether these may be committed together with other tenants' items."""
+    if len(entries) > WEIGHT_TOGETHER_MAX or any(
+        entry.is_alone or entry.is_apart for entry in entries
+    ):
+        return False
+    return sum(entry.item.weight for entry in entries) <= WEIGHT_TOGETHER_MAX
 
 
 def _replaced(

@@ -48,6 +48,9 @@ WINDOWS_AT_ONCE: Final = 50
 PRICING_ACTOR: Final = "prices that changed"
 # How long old events may wait for more of their kind. Answers are exact all the while.
 PATIENCE: Final = timedelta(minutes=1)
+# How long few events of any time may wait for more, so that many tenants of little use are fewer
+# transactions.
+FEW_PATIENCE: Final = timedelta(seconds=30)
 # Exporters send a call's spans within five seconds of its settle: merging them is cheap before the
 # call is rolled up.
 GRACE: Final = timedelta(seconds=6)
@@ -58,7 +61,8 @@ def roll_up() -> None:
     """Add every tenant's waiting batches to its roll-ups, the tenants in turn."""
     run = TenantRun(ROLL_UP_SECONDS)
     work = partial(rollups.roll_up, patience=PATIENCE, grace=GRACE)
-    run.repeat("roll_up", shuffled(rollups.tenants_waiting), scoped(work))
+    find = partial(rollups.tenants_waiting, GRACE, FEW_PATIENCE)
+    run.repeat("roll_up", shuffled(find), scoped(work))
     run.report()
 
 

@@ -69,9 +69,10 @@ class HaltWatcher:
 
     def watch(self, tenant_id: int) -> None:
         """Keep the halts of a tenant in memory from now on."""
-        is_new = tenant_id not in self._asked_at
+        is_first = not self._asked_at
         self._asked_at[tenant_id] = time.monotonic()
-        if is_new:
+        if is_first:
+            # Otherwise it looks soon.
             halts_changed.set()
         if self._thread is None or not self._thread.is_alive():
             self._start()

@@ -136,7 +136,7 @@ MARK_SQL: Final = f"""
         count(*), coalesce(sum(version), 0)::bigint
     FROM halt WHERE tenant_id = %s AND {IN_FORCE}
 """
-# For each tenant its mark, and its halts where the mark is not the one that is known.
+# For each tenant whose mark is not the one that is known its mark, and its halts.
 HALTS_SQL: Final = f"""
     SELECT k.tenant_id, m.version, m.halts, m.version_sum,
         h.id, h.match::text, h.reason, h.kind, h.since, h.breaker_id, h.group_key,
@@ -151,10 +151,11 @@ HALTS_SQL: Final = f"""
     ) m
     LEFT JOIN LATERAL (
         SELECT * FROM halt WHERE tenant_id = k.tenant_id AND {IN_FORCE}
-    ) h ON (m.version, m.halts, m.version_sum) <> (k.version, k.halts, k.version_sum)
+    ) h ON true
     LEFT JOIN breaker b ON b.tenant_id = h.tenant_id AND b.id = h.breaker_id
     LEFT JOIN breaker_state s ON s.tenant_id = h.tenant_id AND s.breaker_id = h.breaker_id
         AND s.group_key = h.group_key
+    WHERE (m.version, m.halts, m.version_sum) <> (k.version, k.halts, k.version_sum)
     ORDER BY k.tenant_id, h.id
 """
 NOT_KNOWN: Final = HaltMark(-1, -1, -1)
@@ -189,17 +190,15 @@ class HaltsQuestion:
                 id_, text, reason, kind, since, *cause = columns
                 match = json.loads(text)
                 halts.append(ActiveHalt(id_, match, reason, kind, since, wanted_of(match), *cause))
-        return {
-            tenant_id: note_halts(tenant_id, self._current(tenant_id, marks[tenant_id], halts))
-            for tenant_id, halts in found.items()
-        }
-
-    def _current(self, tenant_id: int, mark: HaltMark, halts: Sequence[ActiveHalt]) -> ActiveHalts:
-        known = self.known[tenant_id]
-        if known is None or known.mark != mark:
-            return ActiveHalts.of(halts, mark=mark, read_at=self.read_at)
-        known.read_at = self.read_at
-        return known
+        current = {}
+        for tenant_id, known in self.known.items():
+            if tenant_id in found:
+                read = ActiveHalts.of(found[tenant_id], mark=marks[tenant_id], read_at=self.read_at)
+                current[tenant_id] = note_halts(tenant_id, read)
+            elif known is not None:
+                known.read_at = self.read_at
+                current[tenant_id] = known
+        return current
 
 
 def read_halts(cursor: Any, tenant_id: int) -> ActiveHalts:

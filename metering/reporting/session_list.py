@@ -159,6 +159,11 @@ def list_sessions(
     return SessionPage(rows[:limit], len(rows) > limit, beyond[0] if beyond else None)
 
 
+def session_costs(question: SessionQuestion) -> list[int]:
+    """Return what each session of the question cost, the cheapest first."""
+    return _costs(question, "starts_with(session, %s)", [question.prefix])
+
+
 def earlier_costs(
     *,
     tenant_id: int,
@@ -171,21 +176,25 @@ def earlier_costs(
     """Return what other sessions of an agent and feature cost, the cheapest first: those with calls
     among the newest 50,000 calls of sessions in the 30 days before.
     """
-    wanted = on_events({} if teams is None else {"team": tuple(teams)})
+    filters: Filters = {} if teams is None else {"team": tuple(teams)}
+    asked = SessionQuestion(tenant_id, until - USUAL_LOOK_BACK, until, filters)
+    return _costs(asked, "agent = %s AND feature = %s AND session <> %s", [agent, feature, session])
+
+
+def _costs(question: SessionQuestion, which: str, parameters: Sequence[str]) -> list[int]:
+    wanted = on_events(question.filters)
     with connection.cursor() as cursor:
         cursor.execute(_ONE_PASS)
         cursor.execute(
-            f"WITH {_SESSIONS.format(condition=wanted.sql)} SELECT cost_nanos FROM sessions"
-            " WHERE agent = %s AND feature = %s AND session <> %s ORDER BY cost_nanos",
+            f"WITH {_SESSIONS.format(condition=wanted.sql)}"
+            f" SELECT cost_nanos FROM sessions WHERE {which} ORDER BY cost_nanos",
             [
                 *wanted.parameters,
-                tenant_id,
-                until - USUAL_LOOK_BACK,
-                until,
+                question.tenant_id,
+                question.starts_at,
+                question.ends_at,
                 CALLS_READ_MAX,
-                agent,
-                feature,
-                session,
+                *parameters,
             ],
         )
         costs = [cost_nanos for (cost_nanos,) in cursor.fetchall()]

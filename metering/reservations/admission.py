@@ -33,6 +33,10 @@ from metering.reservations.verdicts import Verdict, decide, halted_by, refuse_by
 from metering.snapshot import Configuration
 
 
+class NotAsExpected(Exception):
+    """What a batch assumed does not hold: it must be done in another way."""
+
+
 class Admission:
     """The reservation requests of a batch, and what is granted."""
 
@@ -186,6 +190,8 @@ class Admission:
 
     def _act(self, cursor: Any, verdict: Verdict, now: datetime) -> None:
         """Do what a refusal sets off: a level's lockout, or its request for an increase."""
+        if cursor is None and (verdict.lockout is not None or verdict.increase is not None):
+            raise NotAsExpected
         if verdict.lockout is not None:
             made = insert_lockout(cursor, self.tenant_id, verdict.lockout, now=now)
             if made is not None:

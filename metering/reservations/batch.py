@@ -31,6 +31,7 @@ from metering.ledger.holds import (
 from metering.ledger.posting import (
     LOCK_WINDOWS,
     Locked,
+    Planned,
     finish_move,
     lock_parameters,
     lock_windows,
@@ -57,7 +58,7 @@ from metering.limits.rate_counters import (
     write_rate_counters,
 )
 from metering.models import EntryKind
-from metering.reservations.admission import Admission
+from metering.reservations.admission import Admission, NotAsExpected
 from metering.reservations.commands import Command, ReservationCommand, Reserve, Settle
 from metering.reservations.repository import insert_reservations
 from metering.reservations.settlement import Settlement
@@ -70,18 +71,16 @@ class Strategy(Enum):
     """How a batch takes its locks.
 
     COMBINED reads, stores and locks everything in one round trip, on the assumption that nothing is
-    in force but what `may_combine` knew of, and that what is settled is open. STEPWISE stores once
-    it has seen what is there. CAREFUL stores in the way that tells which calls were reported
-    before.
+    in force but what `may_combine` knew of, and that what is settled is open. SHARED does so in a
+    transaction with other tenants' batches (`shared_transaction`), on the assumption that nothing
+    is to be read or done besides. STEPWISE stores once it has seen what is there. CAREFUL stores in
+    the way that tells which calls were reported before.
     """
 
     COMBINED = "combined"
+    SHARED = "shared"
     STEPWISE = "stepwise"
     CAREFUL = "careful"
-
-
-class NotAsExpected(Exception):
-    """What a COMBINED batch assumed does not hold: it must be done STEPWISE."""
 
 
 def may_combine(configuration: Configuration, commands: Sequence[Command]) -> bool:
@@ -93,6 +92,17 @@ def may_combine(configuration: Configuration, commands: Sequence[Command]) -> bo
     if any(isinstance(command, Reserve) and command.request_key for command in commands):
         return False
     return not remembered_halts(configuration.tenant_id)
+
+
+class Sent(NamedTuple):
+    """What takes a batch's locks and stores its events, on its way to PostgreSQL."""
+
+    settles: Sequence[Settle]
+    window_ids: set[int]
+    in_force: Any
+    reservations: Any
+    events: Any
+    windows: Any
 
 
 class _InForce(NamedTuple):
@@ -136,6 +146,7 @@ class Batch:
         self.commands = commands
         self.held = held
         self.is_combined = strategy is Strategy.COMBINED
+        self.is_shared = strategy is Strategy.SHARED
         self.is_careful = strategy is Strategy.CAREFUL
         self.admission = Admission(configuration, commands)
         self.settlement: Settlement
@@ -150,19 +161,22 @@ class Batch:
         """Lock and store, end, admit, write."""
         with connection.cursor() as cursor:
             locked = self._lock_combined() if self.is_combined else self._lock_stepwise(cursor)
-            self.settlement.end(halts=self.halts, now=self.now)
-            self.admission.decide(
-                cursor,
-                windows=locked.windows,
-                settlement=self.settlement,
-                rate_counters=self.rate_counters,
-                limit_reductions=self.limit_reductions,
-                now=self.now,
-            )
-        self._write(locked)
+            planned = self.decide(cursor, locked)
+        with pipelined() as pipeline:
+            self.send_writes(pipeline, planned)
+            if planned is None or planned.is_all:
+                pipeline.commit()
+        if planned is not None:
+            changes = finish_move(book=self.book, locked=locked, planned=planned)
+            follow_levels(self.book, changes)
 
     def _lock_combined(self) -> Locked[WindowState]:
-        """Take all locks and store the events in one round trip."""
+        with pipelined() as pipeline:
+            sent = self.send_locks(pipeline)
+        return self.take_locks(sent)
+
+    def send_locks(self, pipeline: Pipeline) -> Sent:
+        """Send what takes all locks and stores the events. For a batch that combines."""
         first: dict[UUID, Settle] = {}
         for command in self.commands:
             if isinstance(command, Settle):
@@ -171,20 +185,49 @@ class Batch:
         sets = {self.book.ids_of(settle.event.windows) for settle in settles}
         sets |= {held.windows.ids for held in self.held.values()}
         window_ids = self.admission.window_ids().union(*sets)
-        with pipelined() as pipeline:
-            begun = self._send_begin(pipeline)
-            storing = self._send_events(pipeline, settles)
-            locking = self._send_lock(pipeline, window_ids)
-            in_force = self._take_begin(*begun)
+        in_force, reservations = self._send_begin(pipeline)
+        events = self._send_events(pipeline, settles)
+        windows = self._send_lock(pipeline, window_ids)
+        return Sent(settles, window_ids, in_force, reservations, events, windows)
+
+    def take_locks(self, sent: Sent) -> Locked[WindowState]:
+        """Read what `send_locks` was answered."""
+        in_force = self._take_begin(sent.in_force, sent.reservations)
         if in_force.halts.halts or in_force.is_due:
             raise NotAsExpected
+        if self.is_shared and in_force.is_tightened:
+            raise NotAsExpected
         self._sort_settles()
-        if self.is_careful or self.settlement.booking != settles:
+        if self.is_careful or self.settlement.booking != sent.settles:
             raise NotAsExpected
         self._read_what_stops(in_force)
-        if storing is not None:
-            self._book(stored_of(storing, [each.event for each in settles]))
-        return locked_of(locking.fetchall() if locking is not None else (), window_ids)
+        if sent.events is not None:
+            self._book(stored_of(sent.events, [each.event for each in sent.settles]))
+        rows = sent.windows.fetchall() if sent.windows is not None else ()
+        return locked_of(rows, sent.window_ids)
+
+    def decide(self, cursor: Any, locked: Locked[WindowState]) -> Planned | None:
+        """End what ends, and admit; return what that moves. A SHARED batch has no cursor."""
+        self.settlement.end(halts=self.halts, now=self.now)
+        self.admission.decide(
+            cursor,
+            windows=locked.windows,
+            settlement=self.settlement,
+            rate_counters=self.rate_counters,
+            limit_reductions=self.limit_reductions,
+            now=self.now,
+        )
+        planned = plan_move(
+            book=self.book,
+            locked=locked,
+            sums=self.settlement.sums,
+            holds=self.settlement.moves.by_window(),
+            kind=EntryKind.SETTLE,
+            batch_id=self.batch_id,
+        )
+        if self.is_shared and planned is not None and not planned.is_all:
+            raise NotAsExpected
+        return planned
 
     def _lock_stepwise(self, cursor: Any) -> Locked[WindowState]:
         """See what is in force and the reservations before storing what depends on them."""
@@ -302,29 +345,15 @@ class Batch:
         self.batch_id = stored.batch_id
         self.settlement.book_settled(stored)
 
-    def _write(self, locked: Locked[WindowState]) -> None:
-        """Write what was decided, and commit if that is all."""
-        planned = plan_move(
-            book=self.book,
-            locked=locked,
-            sums=self.settlement.sums,
-            holds=self.settlement.moves.by_window(),
-            kind=EntryKind.SETTLE,
-            batch_id=self.batch_id,
-        )
-        with pipelined() as pipeline:
-            cursor = pipeline.cursor()
-            insert_reservations(cursor, self.tenant_id, self.admission.rows)
-            write_reservations(cursor, self.tenant_id, self.reservations.values())
-            write_rate_counters(cursor, self.tenant_id, self.rate_counters.values())
-            self.admission.end_probes(cursor)
-            decisions = [*self.settlement.decisions, *self.admission.decisions]
-            insert_decisions(cursor, self.tenant_id, decisions)
-            self.admission.keep_answers(cursor)
-            if planned is not None:
-                pipeline.send(planned.statement, planned.parameters)
-            if planned is None or planned.is_all:
-                pipeline.commit()
+    def send_writes(self, pipeline: Pipeline, planned: Planned | None) -> None:
+        """Send what writes what was decided."""
+        cursor = pipeline.cursor()
+        insert_reservations(cursor, self.tenant_id, self.admission.rows)
+        write_reservations(cursor, self.tenant_id, self.reservations.values())
+        write_rate_counters(cursor, self.tenant_id, self.rate_counters.values())
+        self.admission.end_probes(cursor)
+        decisions = [*self.settlement.decisions, *self.admission.decisions]
+        insert_decisions(cursor, self.tenant_id, decisions)
+        self.admission.keep_answers(cursor)
         if planned is not None:
-            changes = finish_move(book=self.book, locked=locked, planned=planned)
-            follow_levels(self.book, changes)
+            pipeline.send(planned.statement, planned.parameters)

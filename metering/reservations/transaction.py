@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from common.database_errors import is_of_value, sqlstate_of
 from common.errors import InvalidRequest, MeteringError, NotFound, without_frames
+from metering.budgets.index import WindowKey
 from metering.calls.retries import with_retries
 from metering.calls.storage import KnownBefore
 from metering.ledger.holds import (
@@ -30,7 +31,8 @@ from metering.ledger.opening import with_windows
 from metering.ledger.posting import lock_windows, move
 from metering.limits.lockouts import follow_levels
 from metering.models import EntryKind
-from metering.reservations.batch import Batch, NotAsExpected, Strategy, may_combine
+from metering.reservations.admission import NotAsExpected
+from metering.reservations.batch import Batch, Strategy, may_combine
 from metering.reservations.commands import Command, ReservationCommand, Reserve
 from metering.snapshot import (
     CHANGES_MAX,
@@ -102,7 +104,7 @@ def _commit(tenant_id: int, commands: Sequence[Command]) -> None:
     configuration = known_configuration(tenant_id)
     for _ in range(CHANGES_MAX):
         held = _find_held(tenant_id, commands)
-        able = [command for command in commands if _prepare(command, configuration, held)]
+        able = [command for command in commands if prepare(command, configuration, held)]
         if not able:
             return
         try:
@@ -126,7 +128,7 @@ def _find_held(tenant_id: int, commands: Sequence[Command]) -> dict[UUID, Held]:
         return find_held(tenant_id, ids)
 
 
-def _prepare(command: Command, configuration: Configuration, held: dict[UUID, Held]) -> bool:
+def prepare(command: Command, configuration: Configuration, held: dict[UUID, Held]) -> bool:
     """Return whether the command can go on; if not, it has its error."""
     command.reset()
     reservation = None
@@ -142,16 +144,21 @@ def _prepare(command: Command, configuration: Configuration, held: dict[UUID, He
     return True
 
 
+def windows_wanted(commands: Sequence[Command]) -> set[WindowKey]:
+    """Return the windows that must exist. Many commands have the same keys, in one tuple."""
+    wanted = [command.window_keys() for command in commands]
+    return set(chain.from_iterable({id(each): each for each in wanted}.values()))
+
+
 def _run(
     configuration: Configuration, commands: Sequence[Command], held: dict[UUID, Held]
 ) -> Sequence[Held]:
     """Run prepared commands in one transaction, in the fastest way that can; return what is
     granted.
     """
-    # Many of them have the same keys, in one tuple.
-    wanted = [command.window_keys() for command in commands]
-    keys = set(chain.from_iterable({id(each): each for each in wanted}.values()))
-    own = configuration._replace(budgets=with_windows(configuration.budgets, keys))
+    own = configuration._replace(
+        budgets=with_windows(configuration.budgets, windows_wanted(commands))
+    )
     strategy = Strategy.COMBINED if may_combine(own, commands) else Strategy.STEPWISE
     while True:
         batch = Batch(own, commands, held, strategy=strategy)
@@ -165,7 +172,7 @@ def _run(
         else:
             return batch.admission.made
         for command in commands:
-            _prepare(command, configuration, held)
+            prepare(command, configuration, held)
 
 
 def expire_due(tenant_id: int) -> int:

@@ -46,6 +46,9 @@ PORTION_EVENTS_MAX: Final = 80_000
 # The number of events added up in one transaction: the more, the fewer rows are written for each.
 # Fewer than the least make a transaction hardly shorter where they are scattered over a month.
 CLAIM_EVENTS: Final = ClaimSize(least=4_000, first=10_000, most=200_000)
+# What a transaction costs by itself is most of what it costs to add up fewer events. Until they are
+# added up they are read one by one, which takes a millisecond or two.
+FEW_EVENTS: Final = 500
 # What is worth gathering before it is added up: less than a transaction's events, of more than a
 # span.
 COMPACT_SPAN: Final = timedelta(days=1)
@@ -159,9 +162,16 @@ def post_deltas(*, tenant_id: int, event_ids: Sequence[int], sign: Literal[-1, 1
     _post(tenant_id, [] if events is None else [events], sign=sign)
 
 
-def tenants_waiting() -> list[int]:
-    """Return tenants with batches to roll up. Needs a platform scope."""
-    rows = fetch_rows("SELECT DISTINCT tenant_id FROM ingest_batch WHERE rolled_up_at IS NULL")
+def tenants_waiting(grace: timedelta = timedelta(), patience: timedelta = timedelta()) -> list[int]:
+    """Return tenants with batches to roll up that are older than `grace`: FEW_EVENTS events at
+    least, or one that is older than `patience`. Needs a platform scope.
+    """
+    rows = fetch_rows(
+        "SELECT tenant_id FROM ingest_batch"
+        " WHERE rolled_up_at IS NULL AND received_at <= now() - %s"
+        " GROUP BY tenant_id HAVING sum(event_count) >= %s OR min(received_at) <= now() - %s",
+        [grace, FEW_EVENTS, patience],
+    )
     return sorted(tenant_id for (tenant_id,) in rows)
 
 

@@ -1,16 +1,18 @@
 """Records what each source sends and what is lost of it, without making any request wait.
 
-Counts add up in this process and are written by a thread of its own within a second, in one
-statement a tenant. Reading (`metering.reporting.source_counts`) adds what is not written yet, so a
-client sees its own reports immediately. A killed process loses its last second. A failing database
-delays the counts and fails no request; what waits is bounded.
+Counts add up in this process and are written by a thread of its own within a second, those of many
+tenants in one transaction. Reading (`metering.reporting.source_counts`) adds what is not written
+yet, so a client sees its own reports immediately. A killed process loses its last second. A failing
+database delays the counts and fails no request; what waits is bounded.
 """
 
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime
+from itertools import chain
 from multiprocessing.util import Finalize
 from typing import Final, NamedTuple
 
@@ -21,7 +23,7 @@ from django.utils import timezone
 
 from common.json_bodies import JsonObject
 from metering.models import Route, SourceOutcome
-from tenants.scope import tenant_scope
+from tenants.scope import platform_scope
 
 log = structlog.get_logger(__name__)
 
@@ -31,6 +33,8 @@ OTHER: Final = "(other)"
 # How much may wait to be written, in different counts.
 TENANT_COUNTS_MAX: Final = 500
 COUNTS_MAX: Final = 20_000
+# One transaction writes the tenants of this many counts, and no tenant's counts in parts.
+WRITTEN_TOGETHER: Final = 500
 NAME_MAX: Final = 200
 CODE_MAX: Final = 100
 DETAIL_MAX: Final = 500
@@ -103,6 +107,7 @@ class _Batch:
     def rows(self) -> list[JsonObject]:
         return [
             {
+                "tenant_id": self.tenant_id,
                 "day": key.day,
                 "source": _clean(key.source),
                 "route": key.route,
@@ -190,17 +195,24 @@ class SourceRecorder:
                     if batch.written_at is not None and batch.written_at > since
                 ]
                 self._batches += batches
-            while batches:
+            # In one order, so that two processes wait for each other's locks in one direction only.
+            waiting = _portions(sorted(batches, key=lambda batch: batch.tenant_id))
+            while waiting:
+                together = waiting.popleft()
                 try:
-                    _write(batches[0])
+                    _write(together)
                 except (OperationalError, InterfaceError) as error:
                     connection.close()
-                    self._put_back(batches)
+                    self._put_back([*together, *chain.from_iterable(waiting)])
                     self._complain(error)
                     return
                 except Exception:  # the thread continues; these counts would fail again
+                    if len(together) > 1:
+                        waiting.extendleft(_apart(together))
+                        continue
                     log.exception("counts of sources cannot be recorded")
-                batches.pop(0).written_at = time.monotonic()
+                for batch in together:
+                    batch.written_at = time.monotonic()
 
     def _put_back(self, batches: list[_Batch]) -> None:
         with self._lock:
@@ -262,32 +274,42 @@ class SourceRecorder:
 
 # New sources are admitted in the order in which they came, as long as there is room.
 _WRITE: Final = f"""
-    WITH told AS (
-        SELECT * FROM json_to_recordset(%(rows)s::json) AS t (day date, source text,
+    WITH told AS MATERIALIZED (
+        SELECT * FROM json_to_recordset(%s::json) AS t (tenant_id int, day date, source text,
             route smallint, outcome smallint, code text, count bigint, first_at timestamptz,
             last_at timestamptz, detail text, sample text)
-    ), known AS (
-        SELECT DISTINCT day, source FROM source_count
-        WHERE tenant_id = %(tenant)s AND day IN (SELECT day FROM told) AND source <> '{OTHER}'
+    ), known AS MATERIALIZED (
+        SELECT DISTINCT d.tenant_id, d.day, k.source
+        FROM (SELECT DISTINCT tenant_id, day FROM told) d
+        CROSS JOIN LATERAL (
+            SELECT source FROM source_count
+            WHERE tenant_id = d.tenant_id AND day = d.day AND source <> '{OTHER}' OFFSET 0
+        ) k
     ), arrived AS (
-        SELECT day, source, row_number() OVER (PARTITION BY day ORDER BY min(first_at), source)
-            AS place
+        SELECT tenant_id, day, source, row_number() OVER (
+            PARTITION BY tenant_id, day ORDER BY min(first_at), source) AS place
         FROM told
-        WHERE source <> '{OTHER}' AND (day, source) NOT IN (SELECT day, source FROM known)
-        GROUP BY day, source
+        WHERE source <> '{OTHER}'
+            AND (tenant_id, day, source) NOT IN (SELECT tenant_id, day, source FROM known)
+        GROUP BY tenant_id, day, source
+    ), room AS (
+        SELECT tenant_id, day, {SOURCES_MAX} - count(*) AS sources FROM known
+        GROUP BY tenant_id, day
     ), admitted AS (
-        SELECT day, source FROM known
-        UNION ALL SELECT day, source FROM arrived WHERE place <= {SOURCES_MAX} - (
-            SELECT count(*) FROM known WHERE known.day = arrived.day)
+        SELECT tenant_id, day, source FROM known
+        UNION ALL
+        SELECT tenant_id, day, source FROM arrived LEFT JOIN room USING (tenant_id, day)
+        WHERE place <= coalesce(room.sources, {SOURCES_MAX})
     )
     INSERT INTO source_count AS counted (tenant_id, day, source, route, outcome, code, count,
         first_at, last_at, detail, sample)
-    SELECT %(tenant)s, told.day, coalesce(admitted.source, '{OTHER}') AS named, route, outcome,
+    SELECT told.tenant_id, told.day, coalesce(admitted.source, '{OTHER}') AS named, route, outcome,
         code, sum(count), min(first_at), max(last_at),
         (array_agg(detail ORDER BY last_at DESC))[1],
         (array_agg(sample ORDER BY last_at DESC) FILTER (WHERE sample IS NOT NULL))[1]
-    FROM told LEFT JOIN admitted ON admitted.day = told.day AND admitted.source = told.source
-    GROUP BY told.day, named, route, outcome, code
+    FROM told LEFT JOIN admitted ON admitted.tenant_id = told.tenant_id
+        AND admitted.day = told.day AND admitted.source = told.source
+    GROUP BY told.tenant_id, told.day, named, route, outcome, code
     ON CONFLICT (tenant_id, day, source, route, outcome, code) DO UPDATE SET
         count = counted.count + EXCLUDED.count,
         first_at = least(counted.first_at, EXCLUDED.first_at),
@@ -297,17 +319,42 @@ _WRITE: Final = f"""
 """
 
 
-def _write(batch: _Batch) -> None:
-    """Write a tenant's counts in a transaction of their own."""
-    with tenant_scope(batch.tenant_id), connection.cursor() as cursor:
+def _portions(batches: Iterable[_Batch]) -> deque[list[_Batch]]:
+    """Return what is written together: whole tenants."""
+    portions: deque[list[_Batch]] = deque()
+    size = WRITTEN_TOGETHER
+    for batch in batches:
+        size += len(batch.counts)
+        if size > WRITTEN_TOGETHER:
+            portions.append([])
+            size = len(batch.counts)
+        portions[-1].append(batch)
+    return portions
+
+
+def _apart(batches: Iterable[_Batch]) -> Iterator[list[_Batch]]:
+    """Yield them one by one. What was written of them was rolled back."""
+    for batch in batches:
+        batch.transaction = None
+        yield [batch]
+
+
+def _write(batches: Sequence[_Batch]) -> None:
+    """Write the counts of some tenants in one transaction: with many tenants, one each would take
+    as much of the database as what is counted.
+    """
+    with platform_scope("counts of sources"), connection.cursor() as cursor:
         cursor.execute(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}'")
+        cursor.execute("SELECT pg_current_xact_id()::text")
+        (transaction,) = cursor.fetchone()
         cursor.execute(
-            "SELECT pg_current_xact_id()::text, pg_advisory_xact_lock(%s, %s)",
-            [SOURCES_LOCK, batch.tenant_id],
+            "SELECT pg_advisory_xact_lock(%s, id) FROM unnest(%s::int[]) AS id",
+            [SOURCES_LOCK, [batch.tenant_id for batch in batches]],
         )
-        batch.transaction = cursor.fetchone()[0]
-        rows = msgspec.json.encode(batch.rows()).decode()
-        cursor.execute(_WRITE, {"rows": rows, "tenant": batch.tenant_id})
+        for batch in batches:
+            batch.transaction = transaction
+        rows = list(chain.from_iterable(batch.rows() for batch in batches))
+        cursor.execute(_WRITE, [msgspec.json.encode(rows).decode()])
 
 
 def _cut(sample: str) -> str:

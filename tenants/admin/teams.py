@@ -88,7 +88,7 @@ class TeamAdmin(TenantModelAdmin):
         return rows.prefetch_related("members__user")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Team | None = None) -> tuple[str, ...]:
-        # Events carry the name: another name would be another team.
+        # Renamed on the team's own page, which says what keeps the old name.
         return () if obj is None else ("name",)
 
     def get_form(
@@ -99,7 +99,7 @@ class TeamAdmin(TenantModelAdmin):
             form.base_fields[
                 "name"
             ].help_text = (
-                "Events carry this name in their field “team”, so it cannot be changed later."
+                "Events carry this name in their field “team”. It is changed on the team's page."
             )
             form.clean_name = _unused_team_name(tenant_of(request))
         return form

@@ -170,7 +170,7 @@ def test_a_coupon_is_taken_off(billed: Billed) -> None:
         # What is final cannot be changed, so another with the coupon takes its place.
         copy.pk, copy.sequence, copy.number = None, 77, "77"
         copy.period_end += timedelta(microseconds=1)
-        copy.coupon, copy.coupon_amount, copy.taxable = {"name": "c", "amount": "1.5"}, 150, 250
+        copy.coupon, copy.coupon_amount, copy.taxable = {"name": "c", "amount": 150}, 150, 250
         copy.total = copy.amount_due = 250
         copy.save()
         for line in lines:

@@ -1,7 +1,7 @@
 """Providers' bills are read to the last digit, and a day is never counted twice."""
 
+import json
 from datetime import date, timedelta
-from decimal import Decimal
 
 import pytest
 
@@ -194,4 +194,21 @@ def test_a_faulty_bill_stores_nothing(account: Account) -> None:
 @pytest.mark.parametrize("number", ["1e999999999", "-1e999999999", "NaN", "sNaN", "-Infinity"])
 def test_a_number_that_no_bill_has_is_named(number: str) -> None:
     with pytest.raises(LineFault, match="must be an amount up to 1,000,000,000"):
-        exact(Decimal(number), "amount")
+        exact(number, "amount")
+
+
+@pytest.mark.parametrize(
+    "number", ["1_0", "\N{FULLWIDTH DIGIT ONE}", "\N{ARABIC-INDIC DIGIT ONE}.5", "true", "1,5", ""]
+)
+def test_a_number_in_a_string_is_written_in_plain_digits(number: str) -> None:
+    for report, place in (
+        (openai_bucket(DAY, [(None, "1")]), "amount/value"),
+        (anthropic_bucket(DAY, [(None, "1")]), "amount"),
+    ):
+        result = report["results"][0]
+        if place == "amount":
+            result["amount"] = number
+        else:
+            result["amount"]["value"] = number
+        with pytest.raises(InvalidBill, match=f"{place}: must be a decimal number"):
+            read_report(json.dumps({"data": [report]}).encode()).nanos()

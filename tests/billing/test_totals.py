@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from billing.totals import (
+    Adjusted,
     Billed,
     Coupon,
     TaxRate,
@@ -137,7 +138,34 @@ def test_a_coupon_is_never_more_than_the_subtotal() -> None:
     )
     assert (totals.coupon_amount, totals.taxable, totals.total) == (30_00, 0, 0)
     assert settle_totals(-30_00, coupon=Coupon(amount=50_00)).coupon_amount == 0
-    assert settle_totals(-30_00, coupon=Coupon(percent=Decimal(10))).taxable == -27_00
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "coupon", "gives_back"),
+    [
+        (10_00, 6_00, None, 4_00),
+        (10_00, 6_00, Coupon(percent=Decimal(25)), 3_00),
+        # $2 were paid of $10 with $8 off.
+        (10_00, 0, Coupon(amount=8_00), 2_00),
+        (10_00, 12_00, Coupon(amount=8_00), -2_00),
+        # Each time rounded from all: 50% of 101 cents is 51, of 99 cents 50.
+        (1_01, 99, Coupon(percent=Decimal(50)), 1),
+    ],
+)
+def test_what_is_given_back_is_what_was_charged_under_the_coupon_of_then(
+    before: int, after: int, coupon: Coupon | None, gives_back: int
+) -> None:
+    adjusted = [Adjusted(before, after, coupon)]
+    own = 20_00
+    for present in (None, Coupon(percent=Decimal(50))):
+        totals = settle_totals(own + after - before, coupon=present, adjusted=adjusted)
+        assert totals.taxable == (own if present is None else own // 2) - gives_back
+
+
+def test_an_amount_off_is_of_own_lines_also_beside_what_is_given_back() -> None:
+    adjusted = [Adjusted(4_00, 0, None)]
+    totals = settle_totals(6_00, coupon=Coupon(amount=8_00), adjusted=adjusted)
+    assert (totals.subtotal, totals.coupon_amount, totals.taxable) == (6_00, 8_00, -2_00)
 
 
 def test_credit_notes_come_before_prepaid_credit_and_neither_is_more_than_is_due() -> None:

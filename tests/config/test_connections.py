@@ -1,9 +1,12 @@
 """Every connection has limits of time; those of pages and of busy endpoints differ."""
 
+import os
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
+from django.conf import settings
 from django.db import OperationalError, connection, connections
 
 from common.api.problems import problem_of
@@ -95,3 +98,23 @@ def test_a_statement_that_takes_too_long_is_ended_and_says_so() -> None:
 
     in_a_thread(wait)
     assert PAGES.statement_ms > BUSY.statement_ms
+
+
+@pytest.mark.parametrize("is_embedded", [True, False])
+def test_the_embedded_server_works_at_the_priority_of_its_client(
+    monkeypatch: pytest.MonkeyPatch, is_embedded: bool
+) -> None:
+    given: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "getpriority", lambda which, who: 5)
+    monkeypatch.setattr(os, "setpriority", lambda which, *what: given.append(what))
+    url = None if is_embedded else "postgresql://elsewhere"
+    monkeypatch.setattr(settings, "ENVIRONMENT", SimpleNamespace(database_url=url))
+    pids: list[int] = []
+
+    def look() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_backend_pid()")
+            pids.append(cursor.fetchone()[0])
+
+    in_a_thread(look)
+    assert given == ([(pids[0], 5)] if is_embedded else [])

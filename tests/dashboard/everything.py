@@ -110,6 +110,7 @@ def fill(
             "sent_id": call["id"],
             "kind": "model",
             "token": "no-such-token",
+            "session_id": "no-such-session",
             "simulation_id": Simulation.objects.create(
                 tenant=account.tenant, proposal={}, from_at=at, to_at=at, actor=text[:200]
             ).id,

@@ -10,6 +10,7 @@ from common.money import NANOS_PER_USD
 from dashboard.chart_notes import Level, Mark, with_levels, with_marks, with_shade
 from dashboard.charts import (
     COUNT,
+    FIRST,
     MONEY,
     SHARE,
     Buckets,
@@ -22,6 +23,7 @@ from dashboard.charts import (
     stacked_bars,
 )
 from dashboard.colors import OTHER, PALETTE
+from dashboard.composition import Part, Stream, flow
 from dashboard.lying_bars import change_bars
 from dashboard.spend import Series
 from dashboard.spend_chart import spend_figure
@@ -164,3 +166,15 @@ def test_hours_of_several_days_name_their_day(hours: int, line_form: str, bar_te
     assert lines["layout"]["xaxis"]["tickformat"] == line_form
     bars = stacked_bars([Column("a", amounts, "var(--c1)")], Buckets(starts, "hour"))
     assert bars["layout"]["xaxis"]["ticktext"][-1] == bar_text
+
+
+def test_streams_are_numbered_after_the_parts_between_which_they_are() -> None:
+    left = [Part("<b>", 3, FIRST, "?a"), Part("", 1, FIRST, "?b")]
+    figure = flow(left, [Part("x", 4, FIRST, "?c")], [Stream(0, 0, 3), Stream(1, 0, 0)], unit=COUNT)
+    [trace] = accepted(figure).data
+    assert trace.node.label == ("&lt;b&gt;", "(none)", "x")
+    assert (trace.link.source, trace.link.target, trace.link.value) == ((0,), (2,), (3,))
+    told = figure["layout"]["meta"]
+    assert told["parts"] == 3
+    assert told["hover"][3][:2] == ["<b> → x", "3 · 100%"]
+    assert told["addresses"] == ["?a", "?b", "?c", ""]

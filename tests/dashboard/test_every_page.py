@@ -172,8 +172,8 @@ def _text(answer: Any) -> str:
 
 # What a person does to their own account, wherever they belong.
 OF_ONE_ACCOUNT: Final = {
-    *("account", "end_sessions", "password", "forgotten", "new_password", "login", "logout"),
-    *("switch_tenant", "invitation"),
+    *("account", "end_session", "end_sessions", "password", "forgotten", "new_password", "login"),
+    *("logout", "switch_tenant", "invitation"),
 }
 # These only lead to the first page of a section.
 LEADING_ON: Final = {"enforcement", "settings"}
@@ -221,7 +221,7 @@ FORM: Final = {
 }
 
 
-def _rows(account: Account) -> dict[str, str]:
+def rows_of(account: Account) -> dict[str, str]:
     """What each table of the tenant holds, in short."""
     names = [name for name, _ in tables()]
     with account.scope(), connection.cursor() as cursor:
@@ -247,7 +247,7 @@ def test_a_post_changes_nothing_for_who_may_not(
     client = sign_in(email)
     allowed = OF_ONE_ACCOUNT | (OF_ENGINEERS if person.startswith("engineer") else set())
     is_owner = person == "stranger"
-    before, changed, odd = _rows(account), [], []
+    before, changed, odd = rows_of(account), [], []
     for name, parts in ADDRESSES:
         if name in OF_ONE_ACCOUNT:
             continue
@@ -259,7 +259,7 @@ def test_a_post_changes_nothing_for_who_may_not(
             is_refused or name in allowed | LEADING_ON or is_owner
         ):
             odd.append((name, answer.status_code))
-        after = _rows(account)
+        after = rows_of(account)
         differing = {table for table, rows in after.items() if rows != before[table]}
         if (differing and name not in allowed) or differing & OF_OTHERS:
             changed.append((name, differing))

@@ -85,6 +85,17 @@ def test_the_worst_that_waits_comes_first_and_is_the_headline(
     assert "Incidents 2 2 need attention" in words(owner, "/budgets")
 
 
+def test_those_of_one_severity_come_by_money_and_unknown_amounts_last(
+    account: Account, owner: Client
+) -> None:
+    for name, nanos in (("Five", 5 * NANOS), ("One", NANOS), ("Unknown", None)):
+        make_incident(account, name, title=f"{name} of them", excess_nanos=nanos)
+    for path in ("/incidents", "/"):
+        said = words(owner, path).split("Needs attention")[-1]
+        places = [said.index(f"{name} of them") for name in ("Five", "One", "Unknown")]
+        assert places == sorted(places), path
+
+
 def test_a_line_says_what_it_cost_since_when_and_who_has_it(
     account: Account, owner: Client
 ) -> None:

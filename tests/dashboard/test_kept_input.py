@@ -4,7 +4,6 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from django.contrib.sessions.models import Session
 from django.test import Client
 
 from alerts.errors import SecretsUnreadable
@@ -14,7 +13,7 @@ from common.json_bodies import JsonObject
 from common.sealing import unseal
 from dashboard import kept_input
 from metering.models import Budget, Halt
-from tenants.models import Invitation, Membership, User
+from tenants.models import Invitation, LoginSession, Membership, User
 from tenants.people import add_member
 from tenants.roles import Role
 from tests.dashboard.conftest import BACKEND, make_member, sign_in
@@ -43,7 +42,7 @@ def browser(account: Account) -> Client:
 
 
 def end_sessions() -> None:
-    Session.objects.all().delete()
+    LoginSession.objects.all().delete()
 
 
 def log_in(client: Client, account: Account, answer: Any, *, follow: bool = True) -> Any:

@@ -15,8 +15,10 @@ from metering.jobs.tasks import expire_reservations
 from metering.models import Reservation, Route, SourceOutcome
 from metering.usage.sources import PROCESS_RECORDER, Tally, record_reports
 from tenants.roles import Role
+from tests.dashboard.conftest import sign_in
 from tests.dashboard.test_enforcement_pages import HOSTILE, Handlers, page, words
-from tests.factories import NANOS, Account, make_budget
+from tests.dashboard.test_team_members import make_team_member
+from tests.factories import NANOS, Account, make_budget, make_event, send
 from tests.metering.api.caller import Answer, caller
 from tests.metering.reservations.test_reservations import ask, expire, settle
 
@@ -69,6 +71,19 @@ def test_sources_are_listed_with_what_is_lost_and_what_to_set(
     link = r'<a href="/settings/sources[^"]*"{}>'
     assert re.search(link.format(' aria-current="page"'), html)
     assert re.search(link.format(""), page(owner, "/settings/prices"))
+
+
+def test_it_says_whose_the_calls_of_each_source_are(account: Account, owner: Client) -> None:
+    send(account, [make_event(source="app", agent=None, user="u")])
+    send(account, [make_event(source="app", team="a", agent="b", customer="c", user="d")] * 1)
+    send(account, [make_event(source="ci", agent="b")])
+    html = page(owner, "/settings/sources/attribution")
+    assert "Of 3 calls, 67% have no team, 33% have no agent, 67% have no customer" in html
+    rows = re.findall(r'<tr><th scope="row" title="(\w+)">(.*?)</tr>', html, re.S)
+    shares = {name: re.findall(r">\s*(\d+%)", row) for name, row in rows}
+    assert shares == {"app": ["50%", "50%", "50%", "100%"], "ci": ["0%", "100%", "0%", "0%"]}
+    member = sign_in(make_team_member(account, Role.VIEWER, "a"))
+    assert member.get("/settings/sources/attribution").status_code == 403
 
 
 def test_calls_without_a_price_lead_to_the_prices(

@@ -1,6 +1,7 @@
 """Unit economics as a page: figures equal the domain's, hostile names stay text, all roles read."""
 
 import csv
+import json
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -113,6 +114,11 @@ def test_all_units_and_handoffs_are_read_after_the_page(account: Account, owner:
     send(account, [call | {"time": datetime.now(UTC).isoformat()} for call in calls])
     html = page(owner, "/unit-economics/agents")
     assert "57% of the" in html  # 200 of 350
+    assert 'aria-label="Most tokens go from “lead” to “&lt;script&gt;”: 200"' in html
+    figure = re.search(r'<script id="handoffs-figure"[^>]*>(.*?)</script>', html)
+    assert figure is not None
+    [trace] = json.loads(figure[1])["data"]
+    assert (trace["node"]["label"], trace["link"]["value"]) == (["lead", "&lt;script&gt;"], [200])
     assert "<script>" not in html
 
 

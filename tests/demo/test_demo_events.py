@@ -209,7 +209,7 @@ def test_every_stream_is_a_customer_of_its_own_name() -> None:
 
 def test_an_event_tells_the_end_of_the_load_it_belongs_to() -> None:
     event = next(demo_events(count=10, seed=3, end=END))
-    assert event["source"] == "demo"
+    assert event["source"] == "app-gateway"
     assert event["id"].startswith("3-10-20261121T1300Z-")
     assert end_of_load(event, count=10, seed=3) == END
     assert end_of_load(event, count=11, seed=3) is None

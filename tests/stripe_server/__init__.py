@@ -1,9 +1,25 @@
-"""A stand-in for Stripe over real HTTP on loopback, for tests and the demo. No money moves here.
-
-`specification` is Stripe's own OpenAPI document, `world` what exists, `operations` what requests
-do, `faults` what goes wrong, `server` the HTTP around them.
+"""The fake Stripe of the tests: its requests and answers are held to Stripe's own OpenAPI document
+(`specification`), and it has nothing to complain about when a test ends.
 """
 
-from tests.stripe_server.server import StripeServer, stripe_server
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-__all__ = ["StripeServer", "stripe_server"]
+from fake_stripe.server import StripeServer
+from tests.stripe_server.specification import Specification
+
+
+def strict_server() -> StripeServer:
+    """Return a stand-in whose `complaints` a test looks at itself."""
+    return StripeServer(contract=Specification())
+
+
+@contextmanager
+def stripe_server() -> Iterator[StripeServer]:
+    """A stand-in for the time of a test, which afterwards must have nothing to complain about."""
+    server = strict_server()
+    try:
+        yield server
+    finally:
+        server.stop()
+    assert list(server.complaints) == []

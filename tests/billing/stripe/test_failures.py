@@ -11,9 +11,9 @@ from django.db import connection
 from billing.collection import claims, steps
 from billing.models import InvoiceStep, Statement
 from billing.stripe_gateway import Credentials, StripeGateway
+from fake_stripe.faults import Fault
 from tests.billing.stripe.scene import API_KEY, SECRET, Scene
 from tests.seed import dice
-from tests.stripe_server.faults import Fault
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

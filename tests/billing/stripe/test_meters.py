@@ -13,10 +13,10 @@ from billing.models import Interval, Plan, StripeMeter, StripeMeterValue
 from billing.terms import Terms, UsageCharge
 from common.errors import Conflict
 from common.json_bodies import JsonObject
+from fake_stripe.faults import Fault
 from metering.rollups import roll_up
 from tests.billing.scene import PER_REQUEST, Billed, month_start
 from tests.billing.stripe.scene import Scene, travel
-from tests.stripe_server.faults import Fault
 from tests.stripe_server.specification import check, operation
 
 TIERS: Final = [

@@ -11,9 +11,11 @@ import pytest
 import requests
 
 from billing.stripe_gateway import API_VERSION
-from tests.stripe_server import StripeServer
-from tests.stripe_server.faults import Fault
-from tests.stripe_server.specification import Mismatch, check, document, read_form, version
+from fake_stripe.faults import Fault
+from fake_stripe.forms import Mismatch, read_form
+from fake_stripe.server import StripeServer
+from tests.stripe_server import strict_server
+from tests.stripe_server.specification import check, document, version
 
 HEADERS = {"Authorization": "Bearer sk_test_x", "Stripe-Version": API_VERSION}
 
@@ -28,7 +30,7 @@ def post(server: StripeServer, path: str, body: str = "", **headers: str) -> req
 @pytest.fixture
 def lenient() -> Any:
     """A stand-in whose complaints a test looks at itself."""
-    server = StripeServer()
+    server = strict_server()
     yield server
     server.stop()
 
@@ -98,7 +100,7 @@ def test_it_takes_no_live_key_and_says_that_nothing_is_real(server: StripeServer
 
 
 def test_it_runs_as_a_process_of_its_own() -> None:
-    command = [sys.executable, "-m", "tests.stripe_server", "--port", "0"]
+    command = [sys.executable, "-m", "fake_stripe", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         said = process.stdout.readline()

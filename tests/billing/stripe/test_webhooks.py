@@ -15,10 +15,10 @@ from billing.collection.events import subject_of, sweep
 from billing.collection.payment_state import PaymentFacts, state_of
 from billing.models import AccountState, Statement, StripeEvent, StripeSettings
 from billing.stripe_gateway import Credentials, Event, StripeGateway
+from fake_stripe.objects import Object
+from fake_stripe.webhooks import signature
 from tests.billing.stripe.scene import API_KEY, SECRET, Scene, travel
 from tests.seed import dice
-from tests.stripe_server.objects import Object
-from tests.stripe_server.webhooks import signature
 
 pytestmark = pytest.mark.django_db(transaction=True)
 NOW: Final = datetime(2026, 11, 30, tzinfo=UTC)

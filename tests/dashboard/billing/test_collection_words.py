@@ -7,7 +7,7 @@ import pytest
 from django.test import Client
 from pytest_django import Settings
 
-from billing.collection.credentials import configure_collection
+from billing.collection.credentials import configure_collection, set_credentials
 from billing.models import AccountState, Customer, InvoiceStep, StripeInvoice
 from dashboard.billing.collection_words import describe
 from tests.billing.credit_scene import charge
@@ -33,7 +33,7 @@ def acme(account: Account) -> Customer:
         ({"status": "open", "due_at": NOW}, "Overdue", "critical"),
         ({"status": "open", "due_at": NOW + timedelta(1)}, "Open", "info"),
         ({"status": "open", "has_payment_failed": True}, "Payment failed", "critical"),
-        ({"status": "paid", "has_payment_failed": True}, "Paid", "success"),
+        ({"status": "paid", "has_payment_failed": True}, "Paid", "ok"),
         ({"status": "paid", "amount_refunded": 5}, "Refunded", "warning"),
         ({"status": "paid", "amount_disputed": 5}, "Disputed", "critical"),
         ({"status": "paid", "amount_lost": 5}, "Dispute lost", "critical"),
@@ -62,6 +62,30 @@ def test_an_invoice_is_described_by_what_was_read_of_it(
 def test_the_link_is_of_the_invoices_mode(is_live: bool, link: str) -> None:
     row = StripeInvoice(step=InvoiceStep.DONE, status="open", stripe_id="in_1", is_live=is_live)
     assert describe(row, NOW).link == link
+
+
+def test_where_stripe_is_the_fake_one_every_page_that_names_it_says_so(
+    account: Account, owner: Client, acme: Customer, settings: Settings
+) -> None:
+    statement = charge(account, acme, 500)
+    pages = (
+        *("/settings/billing", f"/statements/{statement.id}", "/customers/reconciliation"),
+        *(f"/customers/{acme.id}/edit", "/customers/reconciliation/threshold"),
+        f"/customers/{acme.id}",
+    )
+    with account.scope():
+        own: dict[str, Any] = {"tenant": account.tenant, "actor": "tests"}
+        set_credentials(api_key="sk_test_fake_1", webhook_secret="whsec_1", **own)
+        acme.stripe_accounts.create(tenant=account.tenant, is_live=False)
+    for base, is_said in ((None, False), ("http://127.0.0.1:1", True)):
+        settings.STRIPE_FAKE_BASE = base
+        said = ["Fake Stripe: not real money" in words(page(owner, each)) for each in pages]
+        assert said == [is_said] * len(pages)
+
+
+def test_an_invoice_of_the_fake_stripe_is_on_no_page_of_stripes() -> None:
+    row = StripeInvoice(step=InvoiceStep.DONE, status="open", stripe_id="in_fake00000001")
+    assert describe(row, NOW).link == ""
 
 
 def test_a_statement_says_why_it_is_not_collected(

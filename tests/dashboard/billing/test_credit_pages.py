@@ -112,6 +112,34 @@ def test_a_wallet_is_opened_shown_and_ended(
     assert "ended" in words(page(owner, "/customers/credits?show=wallets"))
 
 
+def test_the_levels_of_a_wallet_are_changed(
+    account: Account, owner: Client, acme: Customer
+) -> None:
+    wallet = make_wallet(account, acme)
+    path = f"/customers/wallets/{wallet.id}/levels"
+    assert f'href="{path}"' in page(owner, f"/customers/{acme.id}")
+    shown = re.search(r"<textarea[^>]*>(.*?)</textarea>", page(owner, path), re.S)
+    assert shown is not None
+    assert shown[1].split() == ["80", "100"]
+    for wrong, reason in (
+        ("50\n50%", "Write each percentage once."),
+        ("finance 50", "Begin with a percentage from 1 to 100: “finance 50”."),
+        ("101", "Begin with a percentage"),
+        ("\N{FULLWIDTH DIGIT FIVE}", "Begin with a percentage"),
+    ):
+        assert reason in words(owner.post(path, {"levels": wrong}).content.decode())
+    answer = owner.post(path, {"levels": "50 finance, team_lead\r\n\r\n100% finance"})
+    assert answer["Location"] == f"/customers/{acme.id}"
+    with account.scope():
+        levels = wallet.budget.levels.order_by("percent")
+        assert [(each.percent, each.action, each.notify) for each in levels] == [
+            (50, "none", ["finance", "team_lead"]),
+            (100, "block", ["finance"]),
+        ]
+    owner.post(f"/customers/wallets/{wallet.id}/end")
+    assert owner.get(path).status_code == 404
+
+
 def test_a_wallet_that_cannot_be_says_why(account: Account, owner: Client, acme: Customer) -> None:
     put_on(account, acme, make_plan(account, PER_REQUEST), month_start(0))
     refused = owner.post("/customers/wallets/new", {"customer": "acme"}).content.decode()
@@ -171,7 +199,8 @@ def test_who_may_change_credit(
     text = page(client, "/customers/credits")
     assert ("Grant credit" in words(text)) is (role in BILLERS)
     forms = ("/customers/credits/new", "/customers/wallets/new", "/customers/coupons/new")
-    for path in (*forms, f"/customers/credits/{grant.id}/void"):
+    own = (f"/customers/credits/{grant.id}/void", f"/customers/wallets/{wallet.id}/levels")
+    for path in (*forms, *own):
         assert client.get(path).status_code == (200 if role in BILLERS else 403), path
     ended = client.post(f"/customers/wallets/{wallet.id}/end").status_code
     assert ended == (302 if role in BILLERS else 403)
@@ -187,7 +216,11 @@ def test_credit_is_not_for_members_of_teams_or_other_tenants(
     assert client.get("/customers/credits").status_code == 403
     other = sign_in(stranger.email)
     assert "No customer has prepaid credit" in words(page(other, "/customers/credits"))
-    for path in (f"credits/{grant.id}/void", f"credit-notes/new/{statement.id}"):
+    for path in (
+        f"credits/{grant.id}/void",
+        f"wallets/{wallet.id}/levels",
+        f"credit-notes/new/{statement.id}",
+    ):
         assert other.get(f"/customers/{path}").status_code == 404
     assert other.post(f"/customers/wallets/{wallet.id}/end").status_code == 404
     sent = {"customer": "acme", "amount": "5", "kind": "paid", "priority": "50"}

@@ -183,6 +183,18 @@ def test_a_customer_is_added_and_changed(account: Account, owner: Client) -> Non
     assert "as in VAT 19" in refused.content.decode()
 
 
+@pytest.mark.parametrize("year", ["9999", "2201", "1969", "0001"])
+def test_a_time_that_nothing_can_be_reckoned_with_is_refused(
+    account: Account, owner: Client, year: str
+) -> None:
+    acme = make_customer(account, timezone="Asia/Kathmandu")
+    sent = {"dimension": "team", "value": "blue", "starts_at": f"{year}-06-30T00:00"}
+    refused = owner.post(f"/customers/{acme.id}/links/new", sent)
+    assert "Must lie in the years 1970 to 2200." in words(refused.content.decode())
+    with account.scope():
+        assert acme.links.count() == 1
+
+
 def test_usage_of_nobody_is_assigned_in_one_step(
     account: Account, owner: Client, shop: dict[str, Customer]
 ) -> None:

@@ -290,14 +290,47 @@ def test_a_member_of_a_team_sees_no_other_teams_money(account: Account) -> None:
         assert sum(Decimal(row["cost_usd"]) for row in rows) == 1
         focus = csv_of(client, f"/explore/focus.csv?{TODAY}&{query}")
         assert sum(Decimal(row["BilledCost"]) for row in focus) == 1
-        for figure in ("chart", "composition"):
-            drawn = client.get(f"/explore/{figure}.json?{TODAY}&{query}").content.decode()
+        for figure in ("chart.json?", "composition.json?", "composition.json?shape=flow&"):
+            drawn = client.get(f"/explore/{figure}{TODAY}&{query}").content.decode()
             assert "theirs" not in drawn
             assert "$7" not in drawn
             assert "$8" not in drawn
     listed = client.get("/calls?filter[team]=rest").content.decode()
     assert "theirs" not in listed
     assert "1 call, $1.00 in total" in listed
+
+
+def test_streams_go_from_the_first_dimension_to_the_second_and_sum_to_the_total(
+    account: Account, owner: Client
+) -> None:
+    send(
+        account,
+        [
+            make_event(team=team, agent=agent, cost_usd=cost)
+            for team, agent, cost in [
+                ("a", "shared", "3"),
+                ("b", "shared", "5"),
+                ("b", "own", "2"),
+                *(("c", f"of c {number}", "0.5") for number in range(8)),
+            ]
+        ],
+    )
+    query = f"{TODAY}&group_by=team,agent&shape=flow"
+    [trace] = owner.get(f"/explore/composition.json?{query}").json()["data"]
+    labels, link = trace["node"]["label"], trace["link"]
+    found = {
+        (labels[source], labels[target]): value
+        for source, target, value in zip(link["source"], link["target"], link["value"], strict=True)
+    }
+    assert (found["a", "shared"], found["b", "shared"], found["b", "own"]) == (3, 5, 2)
+    # Five of the agents of `c` are read by themselves; the others go on together.
+    assert found["c", "other"] == 1.5
+    assert sum(link["value"]) == total_of(page(owner, query)) == 14
+    # Links of the page keep the shape, and one dimension alone has none.
+    assert "shape=flow" in page(owner, query).split('aria-label="Metric"')[1].split("</div>")[0]
+    alone = owner.get(f"/explore/composition.json?{TODAY}&group_by=team&shape=flow").json()
+    assert alone["data"][0]["type"] == "treemap"
+    assert 'aria-label="Shape"' not in page(owner, f"{TODAY}&group_by=team&shape=flow")
 
 
 @pytest.mark.parametrize("value", HOSTILE)
@@ -309,6 +342,9 @@ def test_hostile_names_stay_text(account: Account, owner: Client, value: str) ->
     answer = owner.get(f"/explore/composition.json?{TODAY}&group_by=agent,customer")
     [trace] = json.loads(answer.content)["data"]
     assert all("<" not in label for label in trace["labels"])
+    answer = owner.get(f"/explore/composition.json?{TODAY}&group_by=agent,customer&shape=flow")
+    [trace] = json.loads(answer.content)["data"]
+    assert all("<" not in label for label in trace["node"]["label"])
     assert "<script>alert" not in owner.get("/calls").content.decode()
     filtered = page(owner, f"{TODAY}&{urlencode({'filter[agent]': value})}&group_by=customer")
     assert total_of(filtered) == 1

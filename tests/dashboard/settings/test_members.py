@@ -8,12 +8,13 @@ from django.test import Client
 
 from tenants.invitations import accept_invitation
 from tenants.models import AuditEntry, Invitation, Membership, Team, TeamMember, User
-from tenants.people import create_team
+from tenants.people import FORMER_NAMES_MAX, create_team
 from tenants.roles import ROLES_THAT_GRANT, Role
-from tests.dashboard.conftest import make_member
+from tests.dashboard.conftest import make_member, sign_in
 from tests.dashboard.test_admin import FormReader
 from tests.dashboard.test_enforcement_pages import HOSTILE, Handlers, page, text_of, words
-from tests.factories import Account
+from tests.dashboard.test_team_members import make_team_member
+from tests.factories import Account, make_event, send
 
 
 def member_of(account: Account, email: str) -> Membership:
@@ -35,14 +36,14 @@ def token_in(html: str) -> str:
 
 
 def test_the_headline_counts_people_and_invitations(account: Account, owner: Client) -> None:
-    assert "1 person has access." in words(owner, "/settings/members")
+    assert "1 person has access" in words(owner, "/settings/members")
     make_member(account, Role.FINANCE)
     invited = owner.post("/settings/members", {"email": "Jun@Example.com", "role": "engineer"})
     link = re.search(r"http://testserver(/invitations/[\w-]+)", invited.content.decode())
     assert link is not None
     assert "no-store" in invited["Cache-Control"]
     text = words(owner, "/settings/members")
-    assert "2 people have access. 1 invitation is pending." in text
+    assert "2 people have access; 1 invitation pending" in text
     assert "jun@example.com Engineer" in text
     # The link is shown this once.
     assert link[1] not in page(owner, "/settings/members")
@@ -57,7 +58,7 @@ def test_many_members_are_searched_by_address(account: Account, owner: Client) -
     assert emails[7] in html
     assert not [email for email in emails if email != emails[7] and email in html]
     # The headline counts everyone.
-    assert "21 people have access." in text_of(html)
+    assert "21 people have access" in text_of(html)
     assert "address contains “%zq”" in words(owner, "/settings/members?q=%25zq")
 
 
@@ -157,7 +158,7 @@ def test_teams_are_created_and_filled(account: Account, owner: Client) -> None:
         me = User.objects.get(email=account.email)
     assert answer["Location"] == f"/settings/teams/{team.id}"
     assert "1 team without a lead" in words(owner, "/settings/teams")
-    owner.post(f"/settings/teams/{team.id}", {"leads": [me.id]})
+    owner.post(f"/settings/teams/{team.id}", {"name": "growth", "leads": [me.id]})
     text = words(owner, "/settings/teams")
     assert "1 team, each with a lead" in text
     assert f"growth {account.email}" in text
@@ -165,6 +166,53 @@ def test_teams_are_created_and_filled(account: Account, owner: Client) -> None:
     assert 'value="growth"' in taken.content.decode()
     with account.scope():
         assert Team.objects.count() == 1
+
+
+def test_a_renamed_team_keeps_its_members_and_its_old_usage(
+    account: Account, owner: Client
+) -> None:
+    send(account, [make_event(team=team, cost_usd="1") for team in ("growth", "other")])
+    email = make_team_member(account, Role.ENGINEER, "growth")
+    user = User.objects.get(email=email)
+    with account.scope():
+        team = Team.objects.get(name="growth")
+    path = f"/settings/teams/{team.id}"
+    assert "Calls until now" in words(owner, path)
+    form = {"name": "growth-eu", "members": [user.id], "form_token": token_in(page(owner, path))}
+    answer = owner.post(path, form, follow=True)
+    assert "“growth” is “growth-eu” now." in text_of(answer.content.decode())
+    assert f"growth-eu no lead {email}" in words(owner, "/settings/teams")
+    assert "Known before as growth." in words(owner, path)
+    # What comes under the new name is seen beside what came under the old one; no other team's is.
+    send(account, [make_event(team="growth-eu", cost_usd="2")])
+    assert "$3.00" in words(sign_in(email), "/")
+    with account.scope():
+        entry = AuditEntry.objects.filter(object_type="team", action="update").latest("id")
+    assert entry.changes == {"name": ["growth", "growth-eu"], "former_names": [[], ["growth"]]}
+
+
+def test_a_former_name_is_no_other_teams(account: Account, owner: Client) -> None:
+    growth, other = make_team(account, "growth"), make_team(account, "other")
+    assert owner.post(f"/settings/teams/{growth.id}", {"name": "growth-eu"}).status_code == 302
+    for path in ("/settings/teams", f"/settings/teams/{other.id}"):
+        for taken in ("growth", "growth-eu"):
+            answer = owner.post(path, {"name": taken})
+            assert f"There is already a team named &#x27;{taken}&#x27;." in answer.content.decode()
+            assert f'value="{taken}"' in answer.content.decode()
+    # Back again: a former name of its own is free.
+    assert owner.post(f"/settings/teams/{growth.id}", {"name": "growth"}).status_code == 302
+    with account.scope():
+        names = {team.name: team.former_names for team in Team.objects.all()}
+    assert names == {"growth": ["growth-eu"], "other": []}
+
+
+def test_a_team_is_not_renamed_without_end(account: Account, owner: Client) -> None:
+    team = make_team(account, "name 0")
+    for number in range(1, FORMER_NAMES_MAX + 2):
+        answer = owner.post(f"/settings/teams/{team.id}", {"name": f"name {number}"})
+    assert f"A team has at most {FORMER_NAMES_MAX} former names." in answer.content.decode()
+    with account.scope():
+        assert Team.objects.get().name == f"name {FORMER_NAMES_MAX}"
 
 
 WRITES: tuple[tuple[str, dict[str, object]], ...] = (

@@ -8,7 +8,8 @@ from django.test import Client
 from pytest_django import Settings
 
 from billing.collection.credentials import credentials_of
-from billing.models import StripeInvoice, StripeSettings
+from billing.models import StripeAccount, StripeInvoice, StripeSettings
+from tenants.models import AuditEntry
 from tenants.roles import Role
 from tests.billing.credit_scene import charge
 from tests.billing.scene import make_customer
@@ -119,3 +120,45 @@ def test_who_may_not_bill_sees_no_form(as_role: Callable[[Role], Client], role: 
     assert "/webhooks/stripe/" not in text
     assert client.post("/settings/billing/stripe", SENT).status_code == 403
     assert client.get("/settings/billing/stripe").status_code == 403
+
+
+def test_a_key_is_removed_and_nothing_is_collected_with_another(
+    account: Account, owner: Client, as_role: Callable[[Role], Client], settings: Settings
+) -> None:
+    owner.post("/settings/billing/stripe", SENT)
+    assert "Remove key…" in page(owner, "/settings/billing")
+    viewer = as_role(Role.VIEWER)
+    assert "Remove key…" not in page(viewer, "/settings/billing")
+    assert viewer.post("/settings/billing/stripe/remove-key").status_code == 403
+    settings.STRIPE_API_KEY = "sk_test_of_the_installation"
+    assert owner.post("/settings/billing/stripe/remove-key").status_code == 302
+    with account.scope():
+        row = StripeSettings.objects.get()
+        assert (row.secrets, row.collects) == (None, False)
+        removed = AuditEntry.objects.get(action="remove_key")
+    assert removed.actor == account.email
+    text = page(owner, "/settings/billing")
+    assert "A key of test mode is here; collecting is off." in words(text)
+    assert "Remove key…" not in text
+
+
+def test_a_customers_statements_are_collected_in_its_own_way(
+    account: Account, owner: Client
+) -> None:
+    acme = make_customer(account)
+    path = f"/customers/{acme.id}/edit"
+    sent = {"name": "Acme", "timezone": "UTC", "payment_terms_days": "30"}
+    # Without a key there is nothing to choose.
+    assert "How its statements are collected" not in page(owner, path)
+    owner.post("/settings/billing/stripe", SENT)
+    assert "How its statements are collected" in page(owner, path)
+    assert owner.post(path, {**sent, "collection_method": "barter"}).status_code == 200
+    assert owner.post(path, {**sent, "collection_method": "manual"}).status_code == 302
+    with account.scope():
+        chosen = StripeAccount.objects.get(customer=acme)
+    assert (chosen.collection_method, chosen.is_live) == ("manual", False)
+    shown = words(page(owner, f"/customers/{acme.id}"))
+    assert "The invoice is left open for you to send." in shown
+    owner.post(path, {**sent, "collection_method": ""})
+    with account.scope():
+        assert StripeAccount.objects.get(customer=acme).collection_method == ""

@@ -1,7 +1,7 @@
 """Callers are combined, and nobody's work keeps other tenants from theirs."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import psycopg
@@ -10,7 +10,15 @@ from django.db import DataError, InternalError, OperationalError
 
 from common.database_errors import is_of_all, is_of_value
 from metering.core import committer as committing
-from metering.core.committer import BATCH_SECONDS, Committer, _Entry, _Waiting
+from metering.core.committer import (
+    BATCH_SECONDS,
+    SHARING_THREADS_MAX,
+    TENANTS_TOGETHER_MAX,
+    WEIGHT_TOGETHER_MAX,
+    Committer,
+    _Entry,
+    _Waiting,
+)
 
 
 @dataclass(eq=False)
@@ -165,6 +173,83 @@ def test_a_caller_waits_for_all_pieces_of_its_work() -> None:
     committer.submit(Portion(1, weight=9))
     committer.stop()
     assert sorted(weights) == [1, 2, 2, 2, 2, 4, 4]
+
+
+def test_what_little_waits_of_several_tenants_is_taken_together() -> None:
+    committer: Committer[Portion] = Committer(
+        lambda *_: (), name="test", tenant_threads=1, commit_together=lambda _: ()
+    )
+    queued(committer, 1, 1, 1)
+    queued(committer, 2, *[1] * (WEIGHT_TOGETHER_MAX + 1))
+    for tenant_id in range(3, 3 + TENANTS_TOGETHER_MAX):
+        queued(committer, tenant_id, 1)
+
+    first = committer._take()
+    assert first is not None
+    along = committer._take_along(first)
+    assert [batch.tenant_id for batch in along] == list(range(3, 2 + TENANTS_TOGETHER_MAX))
+    assert [entry.item.weight for entry in first.taken] == [1, 1]
+    # Of whom much waits, and who is one too many.
+    much = committer._take()
+    assert much is not None
+    assert (much.tenant_id, committer._take_along(much)) == (2, [])
+    assert taken(committer) == (2 + TENANTS_TOGETHER_MAX, [1])
+
+
+def test_while_enough_threads_share_only_those_of_whom_much_waits_are_taken() -> None:
+    committer: Committer[Portion] = Committer(
+        lambda *_: (), name="test", tenant_threads=1, commit_together=lambda _: ()
+    )
+    shared = []
+    for number in range(SHARING_THREADS_MAX):
+        queued(committer, 10 + number, 1)
+        queued(committer, 20 + number, 1)
+        first = committer._take()
+        assert first is not None
+        shared.append([first, *committer._take_along(first)])
+    assert [len(batches) for batches in shared] == [2] * SHARING_THREADS_MAX
+    queued(committer, 1, 1)
+    assert committer._next_tenant() is None
+    queued(committer, 2, *[1] * (WEIGHT_TOGETHER_MAX + 1))
+    assert committer._next_tenant() == 2
+    committer._commit_shared(shared[0])
+    assert committer._next_tenant() == 1
+
+
+@pytest.mark.parametrize("is_raising", [False, True])
+def test_who_cannot_be_committed_with_others_is_committed_apart(is_raising: bool) -> None:
+    served: list[int] = []
+    shared: list[set[int]] = []
+    has_begun, go_on = threading.Event(), threading.Event()
+
+    def commit(tenant_id: int, works: Sequence[Portion]) -> Sequence[Portion]:
+        if tenant_id == 1:
+            has_begun.set()
+            go_on.wait(10)
+        served.append(tenant_id)
+        return ()
+
+    def commit_together(work: Mapping[int, Sequence[Portion]]) -> Collection[int]:
+        shared.append(set(work))
+        if is_raising:
+            raise ZeroDivisionError
+        return {3}
+
+    committer = Committer(
+        commit, name="test", threads=1, tenant_threads=1, commit_together=commit_together
+    )
+    errors: list[BaseException] = []
+    callers = in_threads(committer, [Portion(1)], errors)
+    has_begun.wait(10)
+    callers += in_threads(committer, [Portion(number) for number in (2, 3, 4)], errors)
+    while len(committer._ready) < 3:
+        pass
+    go_on.set()
+    for thread in callers:
+        thread.join()
+    committer.stop()
+    assert (shared, errors) == ([{2, 3, 4}], [])
+    assert sorted(served) == ([1, 2, 3, 4] if is_raising else [1, 3])
 
 
 def test_the_sqlstate_tells_whose_error_it_is() -> None:

@@ -6,7 +6,7 @@ import pytest
 from psycopg.generators import send
 
 from metering.limits.halt_watch import forget_halts
-from metering.models import Reservation, UsageEvent
+from metering.models import IngestBatch, Reservation, UsageEvent
 from metering.reservations import batch, transaction
 from metering.reservations.batch import Strategy
 from metering.reservations.committer import PROCESS_ENFORCER
@@ -128,3 +128,12 @@ def test_a_call_that_was_reported_before_is_booked_once(
     assert [(one.spent_nanos, one.reserved_nanos) for one in windows_of(account, budget)] == [
         (1_250_000_000, 0)
     ]
+
+
+def test_a_settle_without_a_session_has_none_to_check_for_loops(account: Account) -> None:
+    api = caller(account)
+    for more in ({"id": "plain"}, {"id": "of a session", "session": "s"}):
+        assert settle(api, reserve(api), **more).status == 200
+    with account.scope():
+        checked = IngestBatch.objects.order_by("id").values_list("sessions_checked_at", flat=True)
+        assert [at is None for at in checked] == [False, True]

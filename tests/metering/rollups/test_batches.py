@@ -251,6 +251,7 @@ def test_the_task_rolls_up_every_tenant_once_further_reports_have_come(
     with platform_scope("see what waits"):
         assert rollups.tenants_waiting() == [account.tenant.id, stranger.tenant.id]
     monkeypatch.setattr(tasks, "GRACE", timedelta())
+    monkeypatch.setattr(tasks, "FEW_PATIENCE", timedelta())
     tasks.roll_up()
     with platform_scope("see what waits"):
         assert rollups.tenants_waiting() == []
@@ -276,6 +277,26 @@ def test_a_few_old_events_gather_before_they_are_added_up(
         send(account, [make_event(time=(now - timedelta(days=days)).isoformat())])
     assert added_up(timedelta(microseconds=1)) == 2
     assert stored_rollups(account) == expected_rollups(account)
+
+
+def test_tenants_of_few_events_wait_for_more_of_them(
+    account: Account, stranger: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    minute = timedelta(minutes=1)
+
+    def waiting(**options: timedelta) -> list[int]:
+        with platform_scope("see what waits"):
+            return rollups.tenants_waiting(**options)
+
+    monkeypatch.setattr(batches, "FEW_EVENTS", 3)
+    both = [account.tenant.id, stranger.tenant.id]
+    for each, count in ((account, 2), (stranger, 3)):
+        send(each, [make_event() for _ in range(count)])
+    assert (waiting(), waiting(patience=minute)) == (both, both[1:])
+    assert waiting(grace=minute) == []
+    with account.scope():
+        IngestBatch.objects.update(received_at=datetime.now(UTC) - minute)
+    assert (waiting(patience=minute), waiting(grace=minute)) == (both, both[:1])
 
 
 @contextmanager

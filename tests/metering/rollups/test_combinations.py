@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
-from importlib import import_module
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -11,11 +10,10 @@ from django.db import connection, transaction
 
 from metering import rollups
 from metering.audit.ledger import audit_tenant
-from metering.models import IngestBatch, UsageCombination, UsageEvent
+from metering.models import UsageCombination, UsageEvent
 from metering.reporting import bounded, distinct
 from metering.reporting.distinct import distinct_in
 from metering.reporting.question import UsageQuestion
-from metering.rollups.sets import COMBINED
 from tests.factories import Account, make_event, send
 from tests.metering.reporting.test_usage import snapshot
 from tests.metering.rollups.test_batches import void
@@ -234,31 +232,3 @@ def test_a_combination_that_was_changed_by_hand_is_found(account: Account) -> No
             cursor.execute(f"UPDATE usage_combination SET {change}")
             assert any("combination" in str(drift) for drift in audit_tenant(account.tenant.id))
             transaction.set_rollback(True)
-
-
-def test_what_the_migration_makes_of_events_is_what_they_are_rolled_up_to(
-    account: Account,
-) -> None:
-    made = import_module("metering.migrations.0005_combinations")
-    events = make_events(60, seed=6)
-    send(account, events)
-    roll_up(account)
-    void(account, events[0])
-    send(account, make_events(5, seed=7))
-    roll_up_before = _combinations(account)
-    with account.scope(), connection.cursor() as cursor:
-        assert IngestBatch.objects.filter(rolled_up_at=None).count() == 1
-        cursor.execute("DELETE FROM usage_combination")
-        cursor.execute(
-            "DELETE FROM usage_histogram WHERE dimension_set = ANY(%s)", [NEW_HISTOGRAM_SETS]
-        )
-    with transaction.atomic():
-        made.fill(None, connection.schema_editor())
-    after = _combinations(account)
-    assert [row[:3] for row in after] == [row[:3] for row in roll_up_before]
-    assert audit_tenant(account.tenant.id) == []
-
-
-def _combinations(account: Account) -> list[tuple[Any, ...]]:
-    with account.scope():
-        return sorted(UsageCombination.objects.values_list("starts_at", "id", "calls", *COMBINED))

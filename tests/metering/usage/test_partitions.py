@@ -4,8 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, date, datetime, timedelta
-from importlib import import_module
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import time_machine
@@ -145,24 +144,3 @@ def test_a_month_that_is_not_over_stays(account: Account) -> None:
     assert partition_name((old - timedelta(days=1)).date()) in drop_sealed_partitions(before=old)
     with transaction.atomic():
         assert not exists(old - timedelta(days=1))
-
-
-def test_the_index_of_customers_is_built_one_partition_after_the_other() -> None:
-    migration = import_module("metering.migrations.0006_usage_of_customers")
-    with platform_scope("make a partition"):
-        partitions.make_partitions(first=date(2031, 1, 1), last=date(2031, 2, 1))
-    with connection.schema_editor(atomic=False) as editor:
-        migration.drop(None, editor)
-        migration.build(None, editor)
-        # After a failure it goes on, and a second time it changes nothing.
-        migration.build(None, editor)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT (SELECT count(*) FROM pg_inherits WHERE inhparent = 'usage_event'::regclass),"
-            " (SELECT count(*) FROM pg_inherits JOIN pg_index ON indexrelid = inhrelid"
-            " WHERE inhparent = 'usage_event_customer'::regclass AND indisvalid),"
-            " (SELECT indisvalid FROM pg_index WHERE indexrelid = 'usage_event_customer'::regclass)"
-        )
-        months, indexes, is_valid = cursor.fetchone()
-    assert months == indexes > 1
-    assert is_valid

@@ -176,6 +176,35 @@ def test_counts_that_can_never_be_written_are_dropped_alone(
     assert [row[4] for row in stored(stranger)] == [2]
 
 
+def test_tenants_share_transactions_of_so_many_counts(
+    account: Account,
+    stranger: Account,
+    recorder: SourceRecorder,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    together: list[list[int]] = []
+    write = sources._write
+
+    def noted(batches: Any) -> None:
+        together.append([batch.tenant_id for batch in batches])
+        write(batches)
+
+    monkeypatch.setattr(sources, "_write", noted)
+    # Written in one order, so that two processes never wait for each other.
+    for each in (stranger, account):
+        recorder.record(each.tenant.id, [accepted("app"), accepted(each.tenant.name)])
+    recorder.flush()
+    assert together == [[account.tenant.id, stranger.tenant.id]]
+    monkeypatch.setattr(sources, "WRITTEN_TOGETHER", 1)
+    for each in (stranger, account):
+        recorder.record(each.tenant.id, [accepted("app"), accepted("other")])
+    recorder.flush()
+    assert together[1:] == [[account.tenant.id], [stranger.tenant.id]]
+    for each in (account, stranger):
+        counts = {row[0]: row[4] for row in stored(each)}
+        assert counts == {"app": 2, each.tenant.name: 1, "other": 1}
+
+
 def test_a_snapshot_counts_what_it_does_not_see_once(
     account: Account, recorder: SourceRecorder
 ) -> None:

@@ -129,13 +129,18 @@
     return note;
   }
 
-  // Points of a treemap are numbered otherwise than those of bars and lines.
-  const placeOf = (event) => event.points[0].pointIndex ?? event.points[0].pointNumber;
+  // Points of a treemap are numbered otherwise than those of bars and lines; streams, which have two
+  // ends, are numbered after the parts between which they are (`meta.parts` of the layout).
+  function placeOf(box, event) {
+    const [point] = event.points;
+    const isStream = typeof point.source === "object" && typeof point.target === "object";
+    return (point.pointIndex ?? point.pointNumber) + (isStream ? box.layout.meta.parts : 0);
+  }
 
   // The table beside the cursor: total, values by size, and the period before. `meta.hover` of the
   // layout holds a line of text for each place: label, total, period before, change.
   function showTip(box, event) {
-    const place = placeOf(event);
+    const place = placeOf(box, event);
     const told = box.layout.meta?.hover?.[place];
     if (!told) return;
     const [label, total, before, change] = told;
@@ -170,7 +175,7 @@
   // A click shows only the value of the segment under the cursor: plotly itself names every trace of
   // the column. `meta.parameter` of the layout is the filter's name in the address.
   function choose(box, event) {
-    const address = box.layout.meta?.addresses?.[placeOf(event)];
+    const address = box.layout.meta?.addresses?.[placeOf(box, event)];
     if (address) return location.assign(new URL(address, location.href));
     const parameter = box.layout.meta?.parameter;
     const axis = box._fullLayout.yaxis;

@@ -23,23 +23,19 @@ APPEND_ONLY = """
         FOR EACH STATEMENT EXECUTE FUNCTION refuse_audit_change();
 """
 
-
-class Migration(migrations.Migration):
-    dependencies = [("tenants", "0001_initial")]
-
-    operations = [
-        migrations.RunSQL(
-            "CREATE SEQUENCE configuration_version START 2", "DROP SEQUENCE configuration_version"
-        ),
-        ForceRowSecurity("tenant", column="id"),
-        ForceRowSecurity(
-            "team",
-            "membership",
-            "team_member",
-            "invitation",
-            "api_key",
-            "audit_entry",
-            "idempotency_record",
-        ),
-        migrations.RunSQL(APPEND_ONLY, "DROP FUNCTION refuse_audit_change() CASCADE"),
-    ]
+STORAGE = [
+    migrations.RunSQL(
+        "CREATE SEQUENCE configuration_version START 2", "DROP SEQUENCE configuration_version"
+    ),
+    ForceRowSecurity("tenant", column="id"),
+    ForceRowSecurity(
+        "team",
+        "membership",
+        "team_member",
+        "invitation",
+        "api_key",
+        "audit_entry",
+        "idempotency_record",
+    ),
+    migrations.RunSQL(APPEND_ONLY, "DROP FUNCTION refuse_audit_change() CASCADE"),
+]

@@ -2,13 +2,13 @@
 parameters, and returns the object that is answered.
 """
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
-from tests.stripe_server import objects
-from tests.stripe_server.objects import Object
-from tests.stripe_server.specification import Operation, operation
-from tests.stripe_server.world import Refused, World
+from fake_stripe import objects
+from fake_stripe.objects import Object
+from fake_stripe.world import Refused, World
 
 LINES_A_CALL_MAX: Final = 250
 NUMBER_TAKEN: Final = "An invoice with the number {} already exists."
@@ -20,9 +20,12 @@ Handler = Callable[[World, Ids, Object], Object]
 
 
 class Route(NamedTuple):
-    """An operation and what does it."""
+    """An operation of Stripe's and what does it: its method and path template, by which Stripe
+    describes it, and the pattern of paths.
+    """
 
-    operation: Operation
+    name: tuple[str, str]
+    pattern: re.Pattern[str]
     handle: Handler
 
 
@@ -30,10 +33,11 @@ ROUTES: Final[list[Route]] = []
 
 
 def on(method: str, path: str) -> Callable[[Handler], Handler]:
-    """Let a function handle an operation of Stripe's document."""
+    """Let a function handle an operation."""
+    pattern = re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", path))
 
     def register(handle: Handler) -> Handler:
-        ROUTES.append(Route(operation(method, path), handle))
+        ROUTES.append(Route((method, path), pattern, handle))
         return handle
 
     return register
@@ -134,6 +138,8 @@ def update_invoice(world: World, ids: Ids, given: Object) -> Object:
         if name in given:
             invoice[name] = given[name]
     world.note("invoice.updated", invoice)
+    if invoice["status"] == "open" and invoice["auto_advance"]:
+        world.ask_bank(invoice)
     return world.shown(invoice)
 
 
@@ -193,6 +199,7 @@ def send_invoice(world: World, ids: Ids, given: Object) -> Object:
     if invoice["collection_method"] != "send_invoice" or invoice["status"] == "void":
         raise Refused(400, "This invoice cannot be sent.")
     world.note("invoice.sent", invoice)
+    world.ask_bank(invoice)
     return world.shown(invoice)
 
 
@@ -368,9 +375,10 @@ def create_meter_event(world: World, ids: Ids, given: Object) -> Object:
         raise Refused(400, "The value must be a whole number of at most 15 digits.")
     if not world.now - METER_DAYS_BACK * 86_400 <= at <= world.now + 300:
         raise Refused(400, "The timestamp is not within the past 35 days.")
-    identifier = given.get("identifier", world.new_id("identifier"))
+    identifier = given.get("identifier") or world.new_id("identifier")
     if identifier in world.meter_identifiers:
         raise Refused(400, f"An event with the identifier {identifier} already exists.")
+    world.take_number()
     world.meter_identifiers.add(identifier)
     window = {"hour": 3600, "day": 86_400, None: 1}[meter["event_time_window"]]
     world.meter_values[meter["id"], customer, at - at % window] = int(value)

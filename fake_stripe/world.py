@@ -2,15 +2,16 @@
 
 import copy
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import count
 
-from tests.stripe_server import objects
-from tests.stripe_server.objects import Object
+from fake_stripe import objects
+from fake_stripe.objects import Object
 
 # How many lines an invoice shows without being asked for them.
 LINES_SHOWN = 10
+# Tags of customers' addresses by which the bank of the demo decides: billing+declined@example.com.
+DECLINED = "+declined@"
+LATER = "+later@"
 
 
 class Refused(Exception):
@@ -43,14 +44,24 @@ class World:
     events: list[Object] = field(default_factory=list)
     # Added to this machine's clock.
     clock_offset_seconds: int = 0
-    numbers: Iterator[int] = field(default_factory=lambda: count(1))
+    # How many objects there are: the last of their numbers.
+    numbers: int = 0
+    # How many requests may have changed something.
+    changes: int = 0
+    # Whether invoices are paid by themselves once they are sent or charged.
+    has_bank: bool = False
 
     @property
     def now(self) -> int:
         return int(time.time()) + self.clock_offset_seconds
 
     def new_id(self, prefix: str) -> str:
-        return f"{prefix}_fake{next(self.numbers):08d}"
+        return f"{prefix}_fake{self.take_number():08d}"
+
+    def take_number(self) -> int:
+        """Count one more object that is kept."""
+        self.numbers += 1
+        return self.numbers
 
     def shown(self, invoice: Object) -> Object:
         """Return an invoice as it is answered: with its sums and first lines."""
@@ -91,7 +102,7 @@ class World:
         invoice["status"] = "open"
         invoice["status_transitions"]["finalized_at"] = self.now
         if invoice["number"] is None:
-            invoice["number"] = f"FAKE-{next(self.numbers):04d}"
+            invoice["number"] = f"FAKE-{self.take_number():04d}"
         self.note("invoice.finalized", invoice)
         if invoice["amount_due"] == 0:
             self._settle(invoice)
@@ -100,6 +111,12 @@ class World:
             self.new_id("inpay"), self.now, payment_intent=self.new_id("pi"), invoice=invoice
         )
         self.payments[payment["id"]] = payment
+
+    def ask_bank(self, invoice: Object) -> None:
+        """Let a bank, if there is one, pay: an address says if it declines, or pays later."""
+        email = self.customers[invoice["customer"]]["email"] or ""
+        if self.has_bank and invoice["status"] == "open" and LATER not in email:
+            self.pay(invoice["id"], succeeds=DECLINED not in email)
 
     def pay(self, invoice_id: str, *, succeeds: bool = True) -> Object:
         """Let a customer's bank pay an open invoice, or refuse to."""

@@ -3,22 +3,57 @@
 import json
 import threading
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
-from tests.stripe_server.faults import RETRY_AFTER_SECONDS, Fault, Faults
-from tests.stripe_server.objects import Object
-from tests.stripe_server.operations import ROUTES, Ids, Route
-from tests.stripe_server.specification import Mismatch, check, read_form, version
-from tests.stripe_server.world import Refused, World
+from fake_stripe.faults import RETRY_AFTER_SECONDS, Fault, Faults
+from fake_stripe.forms import Mismatch, read_form, read_values
+from fake_stripe.objects import Object
+from fake_stripe.operations import ROUTES, Ids, Route
+from fake_stripe.world import Refused, World
 
 KEY_SECONDS: Final = 24 * 3600
-ERROR_SCHEMA: Final = {"$ref": "#/components/schemas/error"}
+# What is kept in memory: answers by idempotency key, and bodies that are read.
+KEYS_MAX: Final = 2_000
+BODY_BYTES_MAX: Final = 1 << 20
 NOT_REAL: Final = "This is a stand-in for Stripe in tests and demos. No money moves here."
+FULL: Final = "The fake Stripe is full. Stop it, remove its file, and start it again."
+
+
+class Contract(Protocol):
+    """What requests and answers are held to."""
+
+    @property
+    def version(self) -> str | None:
+        """The version that requests must ask for; None: any."""
+
+    def read(self, route: Route, text: str) -> Object:
+        """Return what a form or query says. Raises Mismatch."""
+
+    def check_answer(self, route: Route, body: Object) -> None:
+        """Raise Mismatch if Stripe would not answer so."""
+
+    def check_error(self, body: Object) -> None:
+        """Raise Mismatch if Stripe would not answer so."""
+
+
+class Unchecked:
+    """The contract of the demo, which reads values and checks nothing."""
+
+    version = None
+
+    def read(self, route: Route, text: str) -> Object:
+        return read_values(read_form(text))
+
+    def check_answer(self, route: Route, body: Object) -> None:
+        """Take it as it is."""
+
+    def check_error(self, body: Object) -> None:
+        """Take it as it is."""
 
 
 @dataclass
@@ -55,14 +90,26 @@ class StripeServer:
     or the stand-in's own; a test expects none.
     """
 
-    def __init__(self, port: int = 0) -> None:
-        self.world = World()
+    def __init__(
+        self,
+        port: int = 0,
+        *,
+        contract: Contract | None = None,
+        world: World | None = None,
+        kept_requests: int = 10_000,
+        objects_max: int = 1_000_000,
+    ) -> None:
+        self.world = World() if world is None else world
+        self.contract = Unchecked() if contract is None else contract
         self.faults = Faults()
         self.requests: list[Request] = []
-        self.complaints: list[str] = []
+        self.kept_requests = kept_requests
+        self.complaints: deque[str] = deque(maxlen=100)
+        self.objects_max = objects_max
         self.retry_after_seconds = RETRY_AFTER_SECONDS
         self._kept: dict[str, Kept] = {}
-        self._lock = threading.Lock()
+        # Held while a request is carried out.
+        self.lock = threading.Lock()
         self._http = ThreadingHTTPServer(("127.0.0.1", port), _handler(self))
         self._http.daemon_threads = True
         poll = {"poll_interval": 0.01}
@@ -78,12 +125,13 @@ class StripeServer:
 
     def answer(self, request: Request) -> Answer | None:
         """Carry out a request. None: its connection breaks."""
-        with self._lock:
+        with self.lock:
             self.requests.append(request)
+            del self.requests[: -self.kept_requests or None]
             try:
                 return self._answer(request)
             except Refused as refusal:
-                return error(refusal.status, str(refusal), code=refusal.code)
+                return self._refuse(refusal)
             except Exception as failure:
                 self.complaints.append("".join(traceback.format_exception(failure)))
                 return error(500, "The stand-in itself failed; see its complaints.")
@@ -105,13 +153,16 @@ class StripeServer:
         # What was refused before it began is not kept.
         if key is not None and request.method == "POST":
             self._kept[key] = Kept(self.world.now, asked, answer)
+            if len(self._kept) > KEYS_MAX:
+                del self._kept[next(iter(self._kept))]
         return None if fault is Fault.LOST_ANSWER else answer
 
     def _require_key(self, request: Request) -> None:
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
         if scheme != "Bearer" or not key.startswith(("sk_test_", "rk_test_")):
             raise Refused(401, "Invalid API Key provided. A stand-in takes test keys alone.")
-        if (asked := request.headers.get("stripe-version")) != version():
+        asked = request.headers.get("stripe-version")
+        if self.contract.version not in (None, asked):
             self.complaints.append(f"version {asked}")
 
     def _kept_answer(self, key: str, asked: tuple[str, str, str]) -> Answer | None:
@@ -133,7 +184,7 @@ class StripeServer:
         try:
             answer = self._handle(request)
         except Refused as refusal:
-            answer = error(refusal.status, str(refusal), code=refusal.code)
+            answer = self._refuse(refusal)
         if fault is Fault.ERROR_AFTER_COMMIT:
             return error(500, "Something went wrong on Stripe's end.")
         return answer
@@ -141,23 +192,31 @@ class StripeServer:
     def _handle(self, request: Request) -> Answer:
         route, ids = find_route(request)
         text = request.body if request.method == "POST" else request.query
+        if request.method == "POST" and self.world.numbers >= self.objects_max:
+            raise Refused(400, FULL)
         try:
-            given = check(read_form(text), route.operation.parameters, is_form=True)
+            given = self.contract.read(route, text)
         except Mismatch as mismatch:
             self.complaints.append(f"{request.method} {request.path}: {mismatch}")
             raise Refused(400, str(mismatch), code="parameter_unknown") from None
+        self.world.changes += request.method != "GET"
         body = route.handle(self.world, ids, given)
         try:
-            check(body, route.operation.answer, is_form=False)
+            self.contract.check_answer(route, body)
         except Mismatch as mismatch:
             self.complaints.append(f"answer to {request.method} {request.path}: {mismatch}")
         return Answer(200, json.loads(json.dumps(body)))
 
+    def _refuse(self, refusal: Refused) -> Answer:
+        answer = error(refusal.status, str(refusal), code=refusal.code)
+        self.contract.check_error(answer.body)
+        return answer
+
 
 def find_route(request: Request) -> tuple[Route, Ids]:
     for route in ROUTES:
-        found = route.operation.pattern.fullmatch(request.path)
-        if found and route.operation.method == request.method:
+        found = route.pattern.fullmatch(request.path)
+        if found and route.name[0] == request.method:
             return route, found.groupdict()
     raise Refused(404, f"Unrecognized request URL ({request.method}: {request.path}).")
 
@@ -171,9 +230,7 @@ def error(
     }
     if code is not None:
         described["code"] = code
-    body = {"error": described}
-    check(body, ERROR_SCHEMA, is_form=False)
-    return Answer(status, body)
+    return Answer(status, {"error": described})
 
 
 def _handler(server: StripeServer) -> type[BaseHTTPRequestHandler]:
@@ -184,6 +241,9 @@ def _handler(server: StripeServer) -> type[BaseHTTPRequestHandler]:
 
         def _serve(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
+            if length > BODY_BYTES_MAX:
+                self.send_error(413)
+                return
             body = self.rfile.read(length).decode()
             parts = urlsplit(self.path)
             if parts.path == "/":
@@ -211,7 +271,7 @@ def _handler(server: StripeServer) -> type[BaseHTTPRequestHandler]:
         do_GET = do_POST = do_DELETE = _serve  # noqa: N815 - the library's names
 
         def log_message(self, *_: object) -> None:
-            """Tests need no access log."""
+            """Keep no access log."""
 
     return Handler
 
@@ -228,14 +288,3 @@ def page_of(world: World) -> bytes:
         f"<h1>Not real money</h1><p>{NOT_REAL}"
         f"<table><tr><th>Number<th>Status<th>Total (minor units)<th>Currency{rows}</table>"
     ).encode()
-
-
-@contextmanager
-def stripe_server() -> Iterator[StripeServer]:
-    """A stand-in for the time of a test, which afterwards must have nothing to complain about."""
-    server = StripeServer()
-    try:
-        yield server
-    finally:
-        server.stop()
-    assert server.complaints == []

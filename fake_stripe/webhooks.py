@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import requests
 
-from tests.stripe_server.objects import Object
+from fake_stripe.objects import Object
 
 TIMEOUT_SECONDS = 10
 
