@@ -6,25 +6,31 @@ began. Volume pricing alone looks at the whole period's `total`.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from billing.terms import ChargeModel, Tier, UsageCharge
 
+NOTHING: Final = Fraction(0)
 PERCENT: Final = 100
 
 
 class Used(NamedTuple):
-    """What was used in a part of a period, in the unit of the charge's metric."""
+    """What was used in a part of a period, in the unit of the charge's metric. Never negative."""
 
-    quantity: Fraction = Fraction(0)
+    quantity: Fraction = NOTHING
     # Calls, which a percentage charge may have an amount for.
     requests: int | Fraction = 0
     # Of a quantity that is a cost, what each provider and model cost: for markups of their own.
     costs: Mapping[tuple[str, str], Fraction] = {}
     # Calls whose cost is not known.
     unpriced: int = 0
+
+
+UNUSED: Final = Used()
 
 
 class Stretch(NamedTuple):
@@ -38,7 +44,7 @@ class Stretch(NamedTuple):
     rate: Fraction
     amount: Fraction
     per: int = 1
-    flat_amount: Fraction = Fraction(0)
+    flat_amount: Fraction = NOTHING
 
 
 class Counted(NamedTuple):
@@ -55,6 +61,18 @@ class Counted(NamedTuple):
     def after(self) -> Fraction:
         """What was used since the period began, up to the part's end."""
         return self.before + self.used.quantity
+
+
+# Plans have few prices, which are read for each line of thousands of statements.
+@lru_cache(10_000)
+def exact(amount: Decimal) -> Fraction:
+    """Return what a plan says as a fraction."""
+    return Fraction(amount)
+
+
+def add_up(amounts: Sequence[Fraction]) -> Fraction:
+    """Return the sum; most often it is of one amount, which no new fraction is made for."""
+    return amounts[0] if len(amounts) == 1 else sum(amounts, NOTHING)
 
 
 def stretches_of(charge: UsageCharge, counted: Counted) -> list[Stretch]:
@@ -76,8 +94,7 @@ def stretches_of(charge: UsageCharge, counted: Counted) -> list[Stretch]:
 
 def _per_unit(charge: UsageCharge, counted: Counted) -> Stretch:
     assert charge.unit_amount is not None
-    charged = _above(charge, counted.after) - _above(charge, counted.before)
-    return _units(charged, Fraction(charge.unit_amount), charge.per)
+    return _units(_charged(charge, counted), exact(charge.unit_amount), charge.per)
 
 
 def _graduated(charge: UsageCharge, counted: Counted) -> Iterator[Stretch]:
@@ -85,17 +102,19 @@ def _graduated(charge: UsageCharge, counted: Counted) -> Iterator[Stretch]:
     due. Bounds count from where the included units end.
     """
     before, after = _above(charge, counted.before), _above(charge, counted.after)
-    lower = Fraction(0)
+    lower = NOTHING
     for tier in charge.tiers:
-        upper = after if tier.up_to is None else Fraction(tier.up_to)
-        quantity = max(Fraction(0), min(after, upper) - max(before, lower))
+        upper = after if tier.up_to is None else exact(tier.up_to)
+        quantity = max(NOTHING, min(after, upper) - max(before, lower))
         # No usage at all reaches the first tier, but for included units below it.
         is_always = tier is charge.tiers[0] and not charge.included_units
         was_reached = not counted.is_first and (is_always or before > lower)
         is_due = (is_always or after > lower) and not was_reached
-        flat = Fraction(tier.flat_amount) if is_due else Fraction(0)
+        flat = exact(tier.flat_amount) if is_due else NOTHING
         if quantity or flat:
-            yield _units(quantity, Fraction(tier.unit_amount), charge.per, flat)
+            yield _units(quantity, exact(tier.unit_amount), charge.per, flat)
+        if upper >= after:
+            return
         lower = upper
 
 
@@ -103,8 +122,8 @@ def _volume(charge: UsageCharge, counted: Counted) -> list[Stretch]:
     if charge.included_units and counted.total <= charge.included_units:
         return []
     tier = _volume_tier(charge, counted.total)
-    flat = Fraction(tier.flat_amount) if counted.is_last else Fraction(0)
-    return [_units(counted.used.quantity, Fraction(tier.unit_amount), charge.per, flat)]
+    flat = exact(tier.flat_amount) if counted.is_last else NOTHING
+    return [_units(counted.used.quantity, exact(tier.unit_amount), charge.per, flat)]
 
 
 def _volume_tier(charge: UsageCharge, total: Fraction) -> Tier:
@@ -120,16 +139,15 @@ def _package(charge: UsageCharge, counted: Counted) -> Stretch:
         math.ceil(_above(charge, quantity) / charge.package_size)
         for quantity in (counted.before, counted.after)
     )
-    packages, amount = Fraction(begun - begun_before), Fraction(charge.package_amount)
+    packages, amount = Fraction(begun - begun_before), exact(charge.package_amount)
     return Stretch("package", packages, amount, packages * amount)
 
 
 def _percentage(charge: UsageCharge, counted: Counted) -> Iterator[Stretch]:
     assert charge.percent is not None
-    charged = _above(charge, counted.after) - _above(charge, counted.before)
-    yield _percent(charged, Fraction(charge.percent), of_cost=0)
+    yield _percent(_charged(charge, counted), exact(charge.percent), of_cost=0)
     if charge.unit_amount is not None:
-        requests, amount = Fraction(counted.used.requests), Fraction(charge.unit_amount)
+        requests, amount = Fraction(counted.used.requests), exact(charge.unit_amount)
         yield Stretch("request", requests, amount, requests * amount)
 
 
@@ -139,12 +157,12 @@ def _cost_plus(charge: UsageCharge, used: Used) -> Iterator[Stretch]:
     by_percent: dict[Fraction, Fraction] = {}
     for (provider, model), cost in used.costs.items():
         percent = _markup_percent(charge, provider=provider, model=model)
-        by_percent[percent] = by_percent.get(percent, Fraction(0)) + cost
+        by_percent[percent] = by_percent.get(percent, NOTHING) + cost
     # What is not told apart by model.
     rest = used.quantity - sum(used.costs.values())
     if rest or not by_percent:
-        percent = Fraction(charge.percent)
-        by_percent[percent] = by_percent.get(percent, Fraction(0)) + rest
+        percent = exact(charge.percent)
+        by_percent[percent] = by_percent.get(percent, NOTHING) + rest
     for percent, cost in by_percent.items():
         yield _percent(cost, percent, of_cost=1)
 
@@ -156,19 +174,35 @@ def _markup_percent(charge: UsageCharge, *, provider: str, model: str) -> Fracti
     for wanted in ((provider, model), (None, model), (provider, None)):
         for markup in charge.markups:
             if (markup.provider, markup.model) == wanted:
-                return Fraction(markup.percent)
+                return exact(markup.percent)
     assert charge.percent is not None
-    return Fraction(charge.percent)
+    return exact(charge.percent)
+
+
+def _charged(charge: UsageCharge, counted: Counted) -> Fraction:
+    """Return how much of a part's quantity is not included."""
+    if not charge.included_units:
+        return counted.used.quantity
+    return _above(charge, counted.after) - _above(charge, counted.before)
 
 
 def _above(charge: UsageCharge, quantity: Fraction) -> Fraction:
-    return max(Fraction(0), quantity - Fraction(charge.included_units))
+    if not charge.included_units:
+        return quantity
+    return max(NOTHING, quantity - exact(charge.included_units))
 
 
 def _units(
-    quantity: Fraction, rate: Fraction, per: int, flat_amount: Fraction = Fraction(0)
+    quantity: Fraction, rate: Fraction, per: int, flat_amount: Fraction = NOTHING
 ) -> Stretch:
-    amount = quantity * rate / per + flat_amount
+    amount = NOTHING
+    if quantity:
+        # One fraction is made of the product, and not one for each step.
+        units, parts = quantity.as_integer_ratio()
+        price, cents = rate.as_integer_ratio()
+        amount = Fraction(units * price, parts * cents * per)
+    if flat_amount:
+        amount += flat_amount
     return Stretch("unit", quantity, rate, amount, per, flat_amount)
 
 

@@ -134,8 +134,8 @@ def drafts_of(statements: Collection[Statement]) -> dict[int, Draft]:
     adjusted = _adjusted_by(tenant_id, statements)
     earlier = [each for group in adjusted.values() for each in group]
     inputs = inputs_of(tenant_id, periods_of([*statements, *earlier]))
-    changed = _changed(tenant_id, earlier, inputs)
-    before = _billed_before(tenant_id, changed)
+    changed = _changed(tenant_id, earlier, inputs) if earlier else set()
+    before = _billed_before(tenant_id, changed) if changed else {}
     payments = payments_of(statements, at=timezone.now())
     drafts: dict[int, Draft] = {}
     for statement in statements:

@@ -1,5 +1,6 @@
 """What explains a line of a statement beside its quantity and amount."""
 
+from datetime import datetime
 from functools import lru_cache
 from urllib.parse import urlencode
 
@@ -33,18 +34,25 @@ def _events_url(line: RatedLine, customer: Customer) -> str | None:
     """
     if line.kind != LineKind.USAGE or not isinstance(line.charge, UsageCharge):
         return None
-    parameters = [
-        ("from", moment(line.starts_at)),
-        ("to", moment(line.ends_at)),
-        ("filter[customer]", customer.key),
+    filters = [
+        _encoded(f"filter[{name}]", value)
+        for name, wanted in line.charge.filter.items()
+        for value in (wanted if isinstance(wanted, list) else [wanted])
     ]
-    for name, wanted in line.charge.filter.items():
-        values = wanted if isinstance(wanted, list) else [wanted]
-        parameters += [(f"filter[{name}]", value) for value in values]
-    return f"/v1/events?{'&'.join(_encoded(*each) for each in parameters)}"
+    return "&".join([_events_in(line.starts_at, line.ends_at, customer.key), *filters])
 
 
-# The lines of a statement share most of them, and those of thousands of statements the rest.
+# The lines of a statement share their time, and those of thousands of statements their filters.
+@lru_cache(1_000)
+def _events_in(starts_at: datetime, ends_at: datetime, customer: str) -> str:
+    time_and_customer = {
+        "from": moment(starts_at),
+        "to": moment(ends_at),
+        "filter[customer]": customer,
+    }
+    return f"/v1/events?{urlencode(time_and_customer)}"
+
+
 @lru_cache(10_000)
 def _encoded(name: str, value: str) -> str:
     return urlencode({name: value})

@@ -29,7 +29,6 @@ from billing.plans import terms_of
 from billing.statement_lines import LineKey
 from billing.terms import UsageCharge
 from billing.totals import taken_off, taken_off_adjustments
-from metering.core.match import wanted_values
 from metering.core.periods import EPOCH
 from metering.reporting.question import InvalidQuestion
 
@@ -241,4 +240,4 @@ class _Version(NamedTuple):
 
 
 def _named(charge: UsageCharge) -> tuple[str, ...]:
-    return tuple(str(value) for value in wanted_values(charge.filter[FEATURE]))
+    return tuple(charge.wanted[FEATURE])

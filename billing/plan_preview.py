@@ -21,7 +21,7 @@ from billing.periods import Part, Period, Schedule
 from billing.plans import terms_of
 from billing.preview import GivenUsage, rate_given
 from billing.rating import rate
-from billing.statement_lines import dimensions_of, used_of
+from billing.statement_lines import used_of
 from billing.terms import ChargeModel, FlatCharge, Metric, Terms, UsageCharge, Version
 from billing.totals import round_half_away
 from billing.usage import CustomerUsage, Demand, Piece, read_usage
@@ -131,7 +131,7 @@ def replay(plan: Plan, terms: Terms, customers: QuerySet[Customer], now: datetim
     paying = customers.filter(currency=plan.currency).order_by("name", "id")
     chosen = list(paying[:CUSTOMERS_MAX])
     ids = [each.id for each in chosen]
-    dimensions = frozenset(dimensions_of(charge) for charge in _usage_charges(terms))
+    dimensions = frozenset(charge.dimensions for charge in _usage_charges(terms))
     period, is_over = last_period(plan, now), True
     usage = _usage(plan.tenant_id, ids, period, dimensions)
     if dimensions and all(used.is_empty for used in usage.values()):
@@ -211,10 +211,7 @@ def _usage_charges(terms: Terms) -> list[UsageCharge]:
 
 
 def _amount(part: Part, usage: CustomerUsage, currency: str) -> int:
-    used = {
-        charge.name: used_of(charge, usage.of(dimensions_of(charge), 0))
-        for charge in _usage_charges(part.version.terms)
-    }
+    used = {charge.name: used_of(charge, usage, 0) for charge in _usage_charges(part.version.terms)}
     lines = rate([(part, used)])
     exact = sum((line.amount for line in lines), Fraction(0))
     return round_half_away(exact * 10 ** digits_of(currency))

@@ -11,7 +11,6 @@ from billing.charge_models import Used
 from billing.periods import Part
 from billing.rating import RatedLine, UsedPart, rate
 from billing.terms import Metric, UsageCharge
-from metering.core.match import wanted_values
 
 # What `tokens` includes.
 _TOKENS: Final = (Metric.TOKENS, Metric.INPUT_TOKENS, Metric.OUTPUT_TOKENS)
@@ -67,8 +66,7 @@ def _add_up(parts: Sequence[Part], usage: Iterable[GivenUsage]) -> dict[_Cell, F
 
 def _used_of(charge: UsageCharge, cells: Mapping[_Cell, Fraction]) -> Used:
     metrics = _TOKENS if charge.metric == Metric.TOKENS else (charge.metric,)
-    wanted = {name: wanted_values(values) for name, values in charge.filter.items()}
-    matching = list(_matching(cells, wanted))
+    matching = list(_matching(cells, charge.wanted))
     costs: defaultdict[tuple[str, str], Fraction] = defaultdict(Fraction)
     if charge.metric == Metric.COST:
         for cell, total in matching:

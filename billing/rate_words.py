@@ -27,11 +27,13 @@ def rate_words(line: RatedLine, currency: str) -> str:
         return f"{amount}, in {line.charge.when.value}{share}"
     if line.charge is None or line.kind != LineKind.USAGE:
         return ""
-    words = [_stretch_words(stretch, line.charge, currency) for stretch in line.stretches]
-    if len(words) == 1 and line.charge.model != ChargeModel.PACKAGE:
+    if len(line.stretches) == 1 and line.charge.model != ChargeModel.PACKAGE:
         return _rate_of(line.stretches[0], line.charge, currency)
-    shown = ", ".join(words[:STRETCHES_SHOWN])
-    more = len(words) - STRETCHES_SHOWN
+    shown = ", ".join(
+        _stretch_words(stretch, line.charge, currency)
+        for stretch in line.stretches[:STRETCHES_SHOWN]
+    )
+    more = len(line.stretches) - STRETCHES_SHOWN
     return f"{shown} and {more} more" if more > 0 else shown
 
 
@@ -56,11 +58,16 @@ def _rate_of(stretch: Stretch, charge: UsageCharge, currency: str) -> str:
     return f"{rate}{per}{flat}"
 
 
-# A statement has few prices, and thousands of them have the same.
-@lru_cache(10_000)
 def exact_price(amount: Fraction, currency: str) -> str:
     """A price with all its decimals, and at least those of the currency: $0.00123, $6.00."""
-    text = decimal_text(amount, 12)
+    return _price(*amount.as_integer_ratio(), currency)
+
+
+# A statement has few prices, and thousands of them have the same. Whole numbers are found faster
+# than fractions.
+@lru_cache(10_000)
+def _price(numerator: int, denominator: int, currency: str) -> str:
+    text = decimal_text(Fraction(numerator, denominator), 12)
     digits = len(text.partition(".")[2])
     money: str = format_currency(
         Decimal(text), currency, locale=LOCALE, decimal_quantization=digits <= 2

@@ -7,9 +7,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from fractions import Fraction
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-from billing.charge_models import Counted, Stretch, Used, stretches_of
+from billing.charge_models import (
+    NOTHING,
+    UNUSED,
+    Counted,
+    Stretch,
+    Used,
+    add_up,
+    exact,
+    stretches_of,
+)
 from billing.periods import Part
 from billing.terms import (
     Charge,
@@ -19,8 +28,6 @@ from billing.terms import (
     UsageCharge,
     When,
 )
-
-NOTHING: Final = Fraction(0)
 
 
 class LineKind(StrEnum):
@@ -89,9 +96,7 @@ def rate(parts: Sequence[UsedPart]) -> list[RatedLine]:
         lines += _lines_of_charge(charged)
     paid = [part for part, _ in parts if not part.is_trial]
     if paid:
-        terms = paid[-1].version.terms
-        total = sum((line.amount for line in lines), NOTHING)
-        lines += _bound_lines(None, terms, paid, total)
+        lines += _bound_lines(None, paid[-1].version.terms, paid, lines)
     return lines
 
 
@@ -107,7 +112,7 @@ def _charges(parts: Sequence[UsedPart]) -> dict[str, _Charged]:
             if isinstance(charge, FlatCharge):
                 fees.append((part, charge))
             else:
-                metered.append(_Metered(part, charge, used.get(charge.name, Used())))
+                metered.append(_Metered(part, charge, used.get(charge.name, UNUSED)))
     return charges
 
 
@@ -117,15 +122,14 @@ def _charges_of(part: Part) -> Sequence[Charge]:
 
 def _lines_of_charge(charged: _Charged) -> Iterator[RatedLine]:
     fees, metered = charged
-    yield from _fee_lines(fees)
+    if fees:
+        yield from _fee_lines(fees)
     lines = list(_usage_lines(metered))
     yield from lines
     paid = [each for each in metered if not each.part.is_trial]
     if paid:
-        total = sum((line.amount for line in lines), NOTHING)
-        covered = [each.part for each in paid]
         charge = paid[-1].charge
-        yield from _bound_lines(charge, charge, covered, total)
+        yield from _bound_lines(charge, charge, [each.part for each in paid], lines)
 
 
 def _fee_lines(fees: Sequence[tuple[Part, FlatCharge]]) -> Iterator[RatedLine]:
@@ -137,7 +141,7 @@ def _fee_lines(fees: Sequence[tuple[Part, FlatCharge]]) -> Iterator[RatedLine]:
             share = part.second_share if charge.proration == Proration.SECOND else part.day_share
         # What is whole is shown once, and less than a day is none.
         if share:
-            yield _line(part, charge, share, share * Fraction(charge.amount))
+            yield _line(part, charge, share, share * exact(charge.amount))
 
 
 def _whole_fee(fees: Sequence[tuple[Part, FlatCharge]]) -> Part | None:
@@ -145,8 +149,6 @@ def _whole_fee(fees: Sequence[tuple[Part, FlatCharge]]) -> Part | None:
     advance, the last for one in arrears. None if that part's fee is prorated: then all are.
     """
     paid = [fee for fee in fees if not fee[0].is_trial] or fees
-    if not paid:
-        return None
     part, charge = paid[0] if paid[0][1].when == When.ADVANCE else paid[-1]
     return part if charge.proration == Proration.NONE else None
 
@@ -161,21 +163,27 @@ def _usage_lines(metered: Sequence[_Metered]) -> Iterator[RatedLine]:
         if each.part.is_trial:
             yield _line(each.part, charge, used.quantity, NOTHING, unpriced=0)
             continue
-        alike = [other for other in paid if other.charge.metric == charge.metric]
-        same_model = [other for other in alike if other.charge.model == charge.model]
-        earlier = alike[: alike.index(each)]
-        counted = Counted(
-            before=sum((other.used.quantity for other in earlier), NOTHING),
-            used=used,
-            total=sum((other.used.quantity for other in alike), NOTHING),
-            is_first=each is same_model[0],
-            is_last=each is same_model[-1],
-        )
+        counted = _counted(each, paid)
         stretches = tuple(stretches_of(charge, counted))
-        amount = sum((stretch.amount for stretch in stretches), NOTHING)
+        amount = add_up([stretch.amount for stretch in stretches])
         yield _line(
             each.part, charge, used.quantity, amount, stretches=stretches, unpriced=used.unpriced
         )
+
+
+def _counted(each: _Metered, paid: Sequence[_Metered]) -> Counted:
+    if len(paid) == 1:
+        return Counted(NOTHING, each.used, each.used.quantity, is_first=True, is_last=True)
+    alike = [other for other in paid if other.charge.metric == each.charge.metric]
+    same_model = [other for other in alike if other.charge.model == each.charge.model]
+    earlier = alike[: alike.index(each)]
+    return Counted(
+        before=add_up([other.used.quantity for other in earlier]),
+        used=each.used,
+        total=add_up([other.used.quantity for other in alike]),
+        is_first=each is same_model[0],
+        is_last=each is same_model[-1],
+    )
 
 
 def _line(
@@ -206,14 +214,17 @@ def _bound_lines(
     charge: UsageCharge | None,
     bounds: UsageCharge | Terms,
     parts: Sequence[Part],
-    total: Fraction,
+    lines: Sequence[RatedLine],
 ) -> Iterator[RatedLine]:
-    """Yield what brings the total of these parts up to the minimum or down to the cap, both for the
+    """Yield what brings the total of these lines up to the minimum or down to the cap, both for the
     days that the parts cover. The cap is whole for parts that together cover no day.
     """
-    share = sum((part.day_share for part in parts), NOTHING)
-    minimum = share * Fraction(bounds.minimum_amount or 0)
-    cap = None if bounds.cap_amount is None else (share or 1) * Fraction(bounds.cap_amount)
+    if bounds.minimum_amount is None and bounds.cap_amount is None:
+        return
+    total = add_up([line.amount for line in lines])
+    share = add_up([part.day_share for part in parts])
+    minimum = NOTHING if bounds.minimum_amount is None else share * exact(bounds.minimum_amount)
+    cap = None if bounds.cap_amount is None else (share or 1) * exact(bounds.cap_amount)
     if cap is not None and total > cap:
         kind, difference = LineKind.CAP, cap - total
     elif bounds.minimum_amount is not None and total < minimum:

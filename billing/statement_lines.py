@@ -3,31 +3,36 @@
 Read within one snapshot, for many customers by few queries.
 """
 
-import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from hashlib import sha256
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 import msgspec
 
-from billing.charge_models import Used
+from billing.charge_models import UNUSED, Used
 from billing.models import PlanVersion, Statement, Subscription
 from billing.periods import Part
 from billing.plans import terms_of
 from billing.rating import RatedLine, rate
 from billing.statement_periods import StatementPeriod, schedule_of, statement_period
 from billing.terms import Metric, UsageCharge, Version
-from billing.usage import CustomerUsage, Demand, Dimensions, Piece, read_usage
+from billing.usage import CustomerUsage, Demand, Piece, read_usage
 from common.money import NANOS_PER_USD
-from metering.core.match import wanted_values
 from metering.core.periods import EPOCH
 from metering.reporting.usage import Measures
 
 # Raise it when the same usage is to be rated otherwise: final statements are then adjusted.
 RATING_REVISION: Final = 1
+# What a metric counts of measures; a cost in nano-dollars.
+_COUNTS: Final[Mapping[Metric, Callable[[Measures], int]]] = {
+    **{metric: attrgetter(metric.value) for metric in Metric},
+    Metric.TOKENS: lambda measures: measures.input_tokens + measures.output_tokens,
+    Metric.COST: attrgetter("cost_nanos"),
+}
 # Of whom a period is.
 CustomerPeriod = tuple[int, StatementPeriod]
 
@@ -48,12 +53,12 @@ class LineKey(NamedTuple):
     @classmethod
     def read(cls, subscription_id: int, text: str) -> "LineKey":
         """Return the key of a line that is stored with this text."""
-        return cls(subscription_id, *json.loads(text))
+        return cls(subscription_id, *msgspec.json.decode(text))
 
     @property
     def text(self) -> str:
         """The key beside the subscription, as it is stored."""
-        return json.dumps(self[1:], ensure_ascii=False)
+        return msgspec.json.encode(self[1:]).decode()
 
 
 Lines = dict[LineKey, RatedLine]
@@ -187,7 +192,7 @@ def _demand(customer_id: int, subscribed: Sequence[_Subscribed]) -> Demand:
     return Demand(
         customer_id,
         tuple(Piece(part.starts_at, part.ends_at) for part in parts),
-        frozenset(dimensions_of(charge) for part in parts for charge in _usage_charges(part)),
+        frozenset(charge.dimensions for part in parts for charge in _usage_charges(part)),
     )
 
 
@@ -195,54 +200,26 @@ def _usage_charges(part: Part) -> Iterator[UsageCharge]:
     return (each for each in part.version.terms.charges if isinstance(each, UsageCharge))
 
 
-def dimensions_of(charge: UsageCharge) -> Dimensions:
-    """Return the dimensions by which a charge must know usage."""
-    named = set(charge.filter)
-    if any(markup.model is not None for markup in charge.markups):
-        named.add("model")
-    if any(markup.provider is not None for markup in charge.markups):
-        named.add("provider")
-    return frozenset(named)
-
-
 def _used_in(part: Part, usage: CustomerUsage, place: int) -> Mapping[str, Used]:
-    return {
-        charge.name: used_of(
-            charge, usage.matching(dimensions_of(charge), place, _wanted_values(charge))
-        )
-        for charge in _usage_charges(part)
-    }
+    return {charge.name: used_of(charge, usage, place) for charge in _usage_charges(part)}
 
 
-def _wanted_values(charge: UsageCharge) -> dict[str, frozenset[str]]:
-    return {name: wanted_values(value) for name, value in charge.filter.items()}
-
-
-def used_of(charge: UsageCharge, cells: Iterable[tuple[Mapping[str, str], Measures]]) -> Used:
-    """Add up what a charge counts of this usage."""
-    wanted = _wanted_values(charge)
-    quantity, requests, unpriced = Fraction(0), 0, 0
-    costs: defaultdict[tuple[str, str], Fraction] = defaultdict(Fraction)
+def used_of(charge: UsageCharge, usage: CustomerUsage, place: int) -> Used:
+    """Add up what a charge counts of the usage in a piece."""
+    cells = usage.matching(charge.dimensions, place, charge.wanted)
+    if not cells:
+        return UNUSED
+    count = _COUNTS[charge.metric]
+    counted, requests, unpriced = 0, 0, 0
+    costs: defaultdict[tuple[str, str], int] = defaultdict(int)
     for group, measures in cells:
-        if any(group[name] not in values for name, values in wanted.items()):
-            continue
-        amount = quantity_of(charge.metric, measures)
-        quantity += amount
+        counted += count(measures)
         requests += measures.requests
         if charge.metric == Metric.COST:
             unpriced += measures.unpriced
-            costs[group.get("provider", ""), group.get("model", "")] += amount
+            costs[group.get("provider", ""), group.get("model", "")] += measures.cost_nanos
+    if charge.metric != Metric.COST:
+        return Used(Fraction(counted), requests)
     # In order, since a line's words name percentages in that of the costs.
-    in_order = dict(sorted(costs.items()))
-    return Used(quantity=quantity, requests=requests, costs=in_order, unpriced=unpriced)
-
-
-def quantity_of(metric: Metric, measures: Measures) -> Fraction:
-    """Return what a metric counts of measures; a cost in dollars."""
-    match metric:
-        case Metric.COST:
-            return Fraction(measures.cost_nanos, NANOS_PER_USD)
-        case Metric.TOKENS:
-            return Fraction(measures.input_tokens + measures.output_tokens)
-        case _:
-            return Fraction(getattr(measures, metric.value))
+    in_order = {whose: Fraction(costs[whose], NANOS_PER_USD) for whose in sorted(costs)}
+    return Used(Fraction(counted, NANOS_PER_USD), requests, in_order, unpriced)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+from functools import cached_property
 from typing import NamedTuple
 
 import msgspec
@@ -79,7 +80,13 @@ class FlatCharge(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", ta
 
 
 class UsageCharge(
-    msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="usage", omit_defaults=True
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    tag_field="kind",
+    tag="usage",
+    omit_defaults=True,
+    dict=True,
 ):
     """An amount for what was used. Which members count depends on `model`."""
 
@@ -98,6 +105,24 @@ class UsageCharge(
     included_units: Decimal = Decimal(0)
     minimum_amount: Decimal | None = None
     cap_amount: Decimal | None = None
+
+    @cached_property
+    def wanted(self) -> Mapping[str, frozenset[str]]:
+        """The values that the filter asks for, by dimension."""
+        return {
+            name: frozenset(value if isinstance(value, list) else [value])
+            for name, value in self.filter.items()
+        }
+
+    @cached_property
+    def dimensions(self) -> frozenset[str]:
+        """The dimensions by which usage must be known."""
+        named = set(self.filter)
+        if any(markup.model is not None for markup in self.markups):
+            named.add("model")
+        if any(markup.provider is not None for markup in self.markups):
+            named.add("provider")
+        return frozenset(named)
 
 
 Charge = FlatCharge | UsageCharge

@@ -88,13 +88,13 @@ def to_minor(amounts: Sequence[Fraction], digits: int) -> list[int]:
     Each is cut, and those that lose most get the cents that are left; of equal losses the earlier
     line's comes first. The opposite amounts get the opposite cents.
     """
-    scaled = [amount * 10**digits for amount in amounts]
-    total = sum(scaled, Fraction(0))
+    wanted, parts = _in_parts(amounts, 10**digits)
+    total = sum(wanted)
     if total < 0:
-        return [
-            -cents for cents in _shared_out([-each for each in scaled], -round_half_away(total))
-        ]
-    return _shared_out(scaled, round_half_away(total))
+        opposite = [-each for each in wanted]
+        cents = _shared_out(opposite, parts, round_half_away(Fraction(-total, parts)))
+        return [-each for each in cents]
+    return _shared_out(wanted, parts, round_half_away(Fraction(total, parts)))
 
 
 def adjust(
@@ -119,7 +119,8 @@ def adjust(
     # drift away from it.
     wanted = [now.get(key, Fraction(0)) * scale - before.get(key, nothing).minor for key in changed]
     billed = sum(line.minor for line in before.values())
-    cents = dict(zip(changed, _shared_out(wanted, total - billed), strict=True))
+    shares = _shared_out(*_in_parts(wanted, 1), total - billed)
+    cents = dict(zip(changed, shares, strict=True))
     return {
         key: change
         for key, change in cents.items()
@@ -127,14 +128,25 @@ def adjust(
     }
 
 
-def _shared_out(amounts: Sequence[Fraction], total: int) -> list[int]:
-    """Return whole numbers near the amounts that add up to the total (largest remainder)."""
-    if not amounts:
+def _in_parts(amounts: Sequence[Fraction], factor: int) -> tuple[list[int], int]:
+    """Return the amounts times a factor as counts of equal parts, and how many parts are one: whole
+    numbers are added and compared in a tenth of the time that fractions take.
+    """
+    ratios = [amount.as_integer_ratio() for amount in amounts]
+    parts = math.lcm(*(denominator for _, denominator in ratios))
+    return [numerator * factor * (parts // denominator) for numerator, denominator in ratios], parts
+
+
+def _shared_out(wanted: Sequence[int], parts: int, total: int) -> list[int]:
+    """Return whole numbers near the amounts, which are counts of parts, that add up to the total
+    (largest remainder).
+    """
+    if not wanted:
         return []
-    cents = [math.floor(amount) for amount in amounts]
+    cents = [each // parts for each in wanted]
     # More or less than one each only where the total is not that of the amounts.
     for_each, further = divmod(total - sum(cents), len(cents))
-    by_loss = sorted(range(len(cents)), key=lambda index: cents[index] - amounts[index])
+    by_loss = sorted(range(len(cents)), key=lambda index: cents[index] * parts - wanted[index])
     for rank, index in enumerate(by_loss):
         cents[index] += for_each + (rank < further)
     return cents

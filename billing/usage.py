@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise, product
+from itertools import chain, pairwise, product
 from math import prod
 from operator import contains
 from typing import NamedTuple
@@ -34,12 +34,19 @@ class Piece(NamedTuple):
 @dataclass(frozen=True)
 class Demand:
     """What is wanted of a customer: the usage in each of these pieces, which are in order and do
-    not overlap, once for each of these sets of dimensions.
+    not overlap, told apart by each of these sets of dimensions.
     """
 
     customer_id: int
     pieces: tuple[Piece, ...]
     dimensions: frozenset[Dimensions]
+
+    @property
+    def read(self) -> list[Dimensions]:
+        """The sets that usage is read by: what others are part of tells theirs apart as well."""
+        return [
+            each for each in self.dimensions if not any(each < other for other in self.dimensions)
+        ]
 
 
 class Cell(NamedTuple):
@@ -56,7 +63,8 @@ _Place = tuple[Dimensions, int]
 class CustomerUsage:
     """Usage of a customer by set of dimensions and piece."""
 
-    def __init__(self) -> None:
+    def __init__(self, read: Iterable[Dimensions] = ()) -> None:
+        self._read = sorted(read, key=len)
         self._cells: defaultdict[_Place, list[Cell]] = defaultdict(list)
         # By the dimensions of a filter, then by their values: a plan has many charges that each
         # name one model of many.
@@ -72,8 +80,11 @@ class CustomerUsage:
         self._cells[dimensions, piece].append(cell)
 
     def of(self, dimensions: Dimensions, piece: int) -> Sequence[Cell]:
-        """Return what was used in a piece, by these dimensions."""
-        return self._cells.get((dimensions, piece), ())
+        """Return what was used in a piece, told apart by these dimensions or more."""
+        return self._cells.get((self._known_by(dimensions), piece), ())
+
+    def _known_by(self, dimensions: Dimensions) -> Dimensions:
+        return next((each for each in self._read if dimensions <= each), dimensions)
 
     def facts(self, piece: int) -> list[object]:
         """Return all that is known of a piece, in an order that depends on nothing else."""
@@ -92,22 +103,26 @@ class CustomerUsage:
 
     def matching(
         self, dimensions: Dimensions, piece: int, wanted: Mapping[str, frozenset[str]]
-    ) -> Iterator[Cell]:
-        """Yield what was used in a piece with these values of some of the dimensions."""
+    ) -> Sequence[Cell]:
+        """Return what was used in a piece with these values of some of the dimensions."""
         names = tuple(wanted)
         key = (dimensions, piece), names
         by_values = self._found.get(key)
         if by_values is None:
             by_values = self._found[key] = defaultdict(list)
             for cell in self.of(dimensions, piece):
-                by_values[tuple(cell.group[name] for name in names)].append(cell)
+                by_values[tuple([cell.group[name] for name in names])].append(cell)
         if prod(map(len, wanted.values())) <= len(by_values):
-            for values in product(*wanted.values()):
-                yield from by_values.get(values, ())
-            return
-        for values, cells in by_values.items():
-            if all(map(contains, wanted.values(), values)):
-                yield from cells
+            found = [
+                by_values[values] for values in product(*wanted.values()) if values in by_values
+            ]
+        else:
+            found = [
+                cells
+                for values, cells in by_values.items()
+                if all(map(contains, wanted.values(), values))
+            ]
+        return found[0] if len(found) == 1 else list(chain.from_iterable(found))
 
 
 class _Question(NamedTuple):
@@ -131,7 +146,7 @@ def read_usage(tenant_id: int, demands: Sequence[Demand]) -> dict[int, CustomerU
     Customers with the same pieces are read together, up to a hundred by a query, so that a month
     of thousands of customers takes few.
     """
-    answers = {demand.customer_id: CustomerUsage() for demand in demands}
+    answers = {demand.customer_id: CustomerUsage(demand.read) for demand in demands}
     links = _links_of(tenant_id, answers)
     precedence = _Precedence(tenant_id)
     questions: defaultdict[_Question, dict[str, _Asker]] = defaultdict(dict)
@@ -140,7 +155,7 @@ def read_usage(tenant_id: int, demands: Sequence[Demand]) -> dict[int, CustomerU
             places, pieces = _within(demand.pieces, link, precedence.cuts(link.dimension))
             if pieces:
                 asker = _Asker(demand.customer_id, places)
-                for dimensions in demand.dimensions:
+                for dimensions in demand.read:
                     question = _Question(link.dimension, pieces, dimensions)
                     questions[question][link.value] = asker
     for question, askers in questions.items():
@@ -179,7 +194,7 @@ def _read(
     portion = [Bucket(piece.starts_at, piece.starts_at, piece.ends_at) for piece in question.pieces]
     for (number, key), measures in measures_in(usage_question, portion, group_by, None).items():
         group = dict(zip(group_by, key, strict=True))
-        if not precedence.decides(higher, group, question.pieces[number - 1]):
+        if not (higher and precedence.decides(higher, group, question.pieces[number - 1])):
             yield group[question.dimension], number - 1, group, measures
 
 

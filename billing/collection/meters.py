@@ -21,7 +21,7 @@ from billing.models import (
     Subscription,
 )
 from billing.plans import terms_of
-from billing.statement_lines import dimensions_of, used_of
+from billing.statement_lines import used_of
 from billing.stripe_gateway import StripeGateway
 from billing.terms import UsageCharge
 from billing.usage import Demand, Piece, read_usage
@@ -244,13 +244,13 @@ def _values_of(reading: _Reading, customers: Collection[int]) -> dict[tuple[int,
     charges = {
         piece: reading.charge_at(piece.starts_at) for each in pieces.values() for piece in each
     }
-    dimensions = frozenset(dimensions_of(charge) for charge in charges.values() if charge)
+    dimensions = frozenset(charge.dimensions for charge in charges.values() if charge)
     demands = [Demand(customer, tuple(each), dimensions) for customer, each in pieces.items()]
     values: defaultdict[tuple[int, datetime], int] = defaultdict(int)
     for customer, usage in read_usage(reading.meter.tenant_id, demands).items():
         for place, piece in enumerate(pieces[customer]):
             charge = charges[piece]
             if charge is not None:
-                used = used_of(charge, usage.of(dimensions_of(charge), place))
+                used = used_of(charge, usage, place)
                 values[customer, _hour_of(piece.starts_at)] += int(used.quantity)
     return values

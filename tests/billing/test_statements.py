@@ -7,11 +7,14 @@ from datetime import timedelta
 
 import pytest
 import time_machine
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from billing import statement_lines
 from billing.models import StatementState
 from billing.rating import RatedLine, UsedPart, rate
 from billing.statements import void
+from common.json_bodies import JsonObject
 from tests.billing.scene import (
     PER_REQUEST,
     Billed,
@@ -43,6 +46,36 @@ def test_a_draft_is_current(account: Account) -> None:
     view = billed.view(FIRST)
     assert view.totals.total == 500
     assert view.lines[0].quantity == "5"
+
+
+def test_usage_is_read_once_for_charges_of_which_one_names_all_dimensions(
+    account: Account,
+) -> None:
+    def charge(name: str, amount: str, **wanted: str) -> JsonObject:
+        return {**PER_REQUEST, "name": name, "unit_amount": amount, "filter": wanted}
+
+    finest = charge("Both", "100", model="gpt-5", feature="chat")
+    coarse = (charge("Model", "1", model="gpt-5"), charge("Feature", "10", feature="chat"))
+
+    def read(*charges: JsonObject) -> tuple[int, Sequence[tuple[str, str, int]]]:
+        billed = Billed(account, make_customer(account, f"customer-{len(charges)}"))
+        put_on(account, billed.customer, make_plan(account, *charges), FIRST)
+        for feature, count in (("chat", 2), ("search", 3)):
+            billed.use(count, at=FIRST + HOUR, feature=feature, model="gpt-5")
+        billed.use(4, at=FIRST + HOUR, feature="chat", model="gpt-5-mini")
+        with CaptureQueriesContext(connection) as captured:
+            view = billed.view(FIRST)
+        return len(captured), amounts(view)
+
+    alone, _ = read(finest)
+    together, lines = read(*coarse, PER_REQUEST, finest)
+    assert together == alone
+    assert [(name, amount) for _, name, amount in lines] == [
+        ("Model", 500),
+        ("Feature", 6_000),
+        ("Requests", 900),
+        ("Both", 20_000),
+    ]
 
 
 def test_late_usage_that_reaches_a_cheaper_tier_lowers_the_next_statement(
