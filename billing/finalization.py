@@ -30,22 +30,34 @@ from billing.statement_periods import open_drafts_of
 from billing.usage import usage_kept_from
 from common.errors import Conflict
 from common.json_bodies import JsonObject
-from tenants.audit import record_change
+from tenants.audit import record_changes
 from tenants.models import Tenant
 from tenants.scope import tenant_scope
 
 NUMBER_DIGITS: Final = 6
 # What a bigint holds.
 MINOR_UNITS_MAX: Final = 2**63 - 1
+# What a draft has from its first day on; all else it gets when it becomes final.
+_OF_DRAFTS: Final = (
+    *("id", "tenant_id", "customer_id", "period_start", "period_end", "timezone", "currency"),
+    "created_at",
+)
+_GETS: Final = tuple(
+    field.attname for field in Statement._meta.concrete_fields if field.attname not in _OF_DRAFTS
+)
 # One parameter for all rows; the server takes them apart faster than it takes parameters.
+_UPDATE_STATEMENTS: Final = f"""
+    UPDATE statement SET {", ".join(f"{name} = final.{name}" for name in _GETS)}
+    FROM jsonb_populate_recordset(NULL::statement, %s::jsonb) AS final
+    WHERE statement.id = final.id
+"""
 _INSERT_LINES: Final = """
     INSERT INTO statement_line (tenant_id, statement_id, position, kind, name, subscription_id, key,
         starts_at, ends_at, quantity, exact_amount, amount, adjusts_id, detail)
-    SELECT %s, statement_id, position, kind, name, subscription_id, key, starts_at, ends_at,
-        quantity, exact_amount, amount, adjusts_id, detail
-    FROM jsonb_to_recordset(%s::jsonb) AS line (statement_id bigint, position integer, kind text,
-        name text, subscription_id bigint, key text, starts_at timestamptz, ends_at timestamptz,
-        quantity text, exact_amount text, amount bigint, adjusts_id bigint, detail jsonb)
+    SELECT * FROM json_to_recordset(%s::json) AS line (tenant_id bigint, statement_id bigint,
+        position integer, kind text, name text, subscription_id bigint, key text,
+        starts_at timestamptz, ends_at timestamptz, quantity text, exact_amount text, amount bigint,
+        adjusts_id bigint, detail jsonb)
 """
 
 
@@ -74,7 +86,9 @@ def write_final(drafts: Sequence[Draft], *, actor: str) -> list[Statement]:
         for draft in current:
             _fill(draft, payments, at=now, actor=actor)
             draft.statement.parties = parties_of(draft.statement.customer, settings, seller)
-        _insert_lines(tenant_id, current)
+        _insert_lines(current)
+        # What refers to other rows is checked now, while no one waits for a number.
+        connection.check_constraints()
         for draft in current:
             _use_credit(draft.statement, payments.discounts.get(draft.statement.id), at=now)
         _number(tenant_id, current, settings.statement_prefix, actor=actor)
@@ -150,18 +164,25 @@ def _use_credit(statement: Statement, discount: coupons.Discount | None, *, at: 
         credits.draw(statement, statement.credit_applied, at)
 
 
-def _insert_lines(tenant_id: int, drafts: Iterable[Draft]) -> None:
-    rows = [
-        _row(draft.statement, position, line)
-        for draft in drafts
-        for position, line in enumerate(draft.lines, 1)
-    ]
+def _insert_lines(drafts: Iterable[Draft]) -> None:
+    _send(
+        _INSERT_LINES,
+        [
+            _row(draft.statement, position, line)
+            for draft in drafts
+            for position, line in enumerate(draft.lines, 1)
+        ],
+    )
+
+
+def _send(statement: str, rows: Sequence[JsonObject]) -> None:
     with connection.cursor() as cursor:
-        cursor.execute(_INSERT_LINES, [tenant_id, msgspec.json.encode(rows).decode()])
+        cursor.execute(statement, [msgspec.json.encode(rows).decode()])
 
 
 def _row(statement: Statement, position: int, line: DraftLine) -> JsonObject:
     return {
+        "tenant_id": statement.tenant_id,
         "statement_id": statement.id,
         "position": position,
         "kind": line.kind,
@@ -183,18 +204,20 @@ def _number(tenant_id: int, drafts: Sequence[Draft], prefix: str, *, actor: str)
     because everyone who takes a number waits until this transaction ends.
     """
     last = next_number(tenant_id, SeriesName.STATEMENT, count=len(drafts))
-    for sequence, draft in enumerate(drafts, last - len(drafts) + 1):
-        statement = draft.statement
+    statements = [draft.statement for draft in drafts]
+    for sequence, statement in enumerate(statements, last - len(statements) + 1):
         statement.sequence = sequence
         statement.number = f"{prefix}{sequence:0{NUMBER_DIGITS}}"
-        statement.save()
-        record_change(
-            tenant_id=tenant_id,
-            actor=actor,
-            action="finalize",
-            subject=statement,
-            after={"number": statement.number, "total": statement.total},
-        )
+    names = ("id", *_GETS)
+    _send(
+        _UPDATE_STATEMENTS, [{name: getattr(each, name) for name in names} for each in statements]
+    )
+    record_changes(
+        tenant_id=tenant_id,
+        actor=actor,
+        action="finalize",
+        after={each: {"number": each.number, "total": each.total} for each in statements},
+    )
 
 
 def seller_of(settings: BillingSettings) -> JsonObject:

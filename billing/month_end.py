@@ -31,7 +31,7 @@ ACTOR: Final = "month end"
 # Statements whose usage is read in one snapshot; and what is written in one transaction: no more
 # statements, and no more lines unless a single statement has them.
 READ_AT_ONCE: Final = 200
-WRITTEN_AT_ONCE: Final = 25
+WRITTEN_AT_ONCE: Final = 50
 LINES_AT_ONCE: Final = 5_000
 # How long a draft that cannot become final is left alone by what goes by the clock.
 HELD_FOR: Final = timedelta(hours=1)

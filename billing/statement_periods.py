@@ -51,7 +51,8 @@ def open_drafts_of(customers: Sequence[Customer], *, now: datetime | None = None
     now = now or timezone.now()
     subscriptions = _subscriptions(customers)
     statements: defaultdict[int, list[Statement]] = defaultdict(list)
-    for each in Statement.objects.filter(customer__in=customers).exclude(state=StatementState.VOID):
+    rows = Statement.objects.filter(customer__in=customers).exclude(state=StatementState.VOID)
+    for each in rows.only("customer_id", "period_start", "period_end", "state"):
         statements[each.customer_id].append(each)
     gone: list[int] = []
     missing: list[Statement] = []

@@ -1394,6 +1394,7 @@ class Migration(migrations.Migration):
                     (
                         "adjusts",
                         models.ForeignKey(
+                            db_index=False,
                             null=True,
                             on_delete=models.deletion.PROTECT,
                             related_name="adjusted_by",
@@ -1403,6 +1404,7 @@ class Migration(migrations.Migration):
                     (
                         "statement",
                         models.ForeignKey(
+                            db_index=False,
                             on_delete=models.deletion.CASCADE,
                             related_name="lines",
                             to="billing.statement",
@@ -1410,7 +1412,12 @@ class Migration(migrations.Migration):
                     ),
                     (
                         "tenant",
-                        models.ForeignKey(on_delete=models.deletion.CASCADE, to="tenants.tenant"),
+                        models.ForeignKey(
+                            db_constraint=False,
+                            db_index=False,
+                            on_delete=models.deletion.DO_NOTHING,
+                            to="tenants.tenant",
+                        ),
                     ),
                     (
                         "subscription",
@@ -1421,6 +1428,13 @@ class Migration(migrations.Migration):
                 ],
                 options={
                     "db_table": "statement_line",
+                    "indexes": [
+                        models.Index(
+                            condition=models.Q(("adjusts__isnull", False)),
+                            fields=["adjusts"],
+                            name="statement_line_of_adjusted",
+                        ),
+                    ],
                     "constraints": [
                         models.UniqueConstraint(
                             fields=("statement", "position"), name="statement_line_once"

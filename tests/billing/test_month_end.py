@@ -24,7 +24,9 @@ from django.db import DatabaseError, connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from billing import month_end
 from billing.drafts import drafts_of
+from billing.finalization import write_final
 from billing.models import BillingSettings, Customer, Statement, StatementLine, StatementState
 from billing.month_end import Due, MonthEnd
 from billing.plans import add_version
@@ -36,6 +38,7 @@ from billing.terms import Terms
 from common.errors import Conflict
 from metering.core.periods import EPOCH
 from metering.models import UsageSeal
+from tenants.models import AuditEntry
 from tenants.scope import tenant_scope
 from tests.billing.scene import PER_REQUEST, Billed, make_customer, make_plan, month_start, put_on
 from tests.factories import Account, make_event, send
@@ -45,6 +48,8 @@ FIRST, SECOND = month_start(1), month_start(0)
 LATE = SECOND - timedelta(hours=1)
 THREADS = 200
 CUSTOMERS = 40
+# Enough for several transactions of so many statements.
+FEW, TOGETHER = 20, 5
 
 # Every fifth transaction that made a statement final fails at the very end: its number was taken.
 FAIL_AT_COMMIT = """
@@ -67,6 +72,22 @@ NOTHING_AT_COMMIT = """
     DROP FUNCTION fail_sometimes();
     DROP SEQUENCE finalization;
 """
+
+
+# A month end in a process of its own, whose settings come with its environment.
+RUN_ALONE = f"""
+import django
+django.setup()
+from django.core.management import call_command
+from billing import month_end
+month_end.WRITTEN_AT_ONCE = {TOGETHER}
+call_command("finalise_statements", processes=1)
+"""
+
+
+@pytest.fixture
+def few_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(month_end, "WRITTEN_AT_ONCE", TOGETHER)
 
 
 @contextmanager
@@ -175,17 +196,18 @@ def test_every_event_is_on_one_statement_whatever_fails_meanwhile(account: Accou
     assert numbers(account) == list(range(1, 2 * CUSTOMERS + 1))
 
 
+@pytest.mark.usefixtures("few_together")
 def test_two_runs_at_the_same_time_make_each_statement_final_once(account: Account) -> None:
-    customers = many(account)
+    customers = many(account, FEW)
     counts: Counter[int] = Counter()
     use(account, customers, counts)
 
     def run() -> int:
         try:
-            month_end = MonthEnd(due(account))
-            month_end.run()
-            assert month_end.held == []
-            return month_end.final
+            own = MonthEnd(due(account))
+            own.run()
+            assert own.held == []
+            return own.final
         finally:
             connection.close()
 
@@ -193,29 +215,29 @@ def test_two_runs_at_the_same_time_make_each_statement_final_once(account: Accou
         runs = [pool.submit(run) for _ in range(2)]
         for each in runs:
             each.result()
-    assert numbers(account) == list(range(1, CUSTOMERS + 1))
+    assert numbers(account) == list(range(1, FEW + 1))
     assert billed_quantities(account) == counts
     again = MonthEnd(due(account))
     again.run()
     assert again.final == 0
 
 
+@pytest.mark.usefixtures("few_together")
 def test_a_run_that_fails_now_and_then_leaves_no_statement_behind(account: Account) -> None:
-    customers = many(account)
+    customers = many(account, FEW)
     counts: Counter[int] = Counter()
     use(account, customers, counts)
     with trigger(FAIL_AT_COMMIT):
         while drafts_at(account, FIRST):
             MonthEnd(due(account)).run()
-    assert numbers(account) == list(range(1, CUSTOMERS + 1))
+    assert numbers(account) == list(range(1, FEW + 1))
     assert billed_quantities(account) == counts
 
 
 def test_a_killed_run_is_started_again(account: Account) -> None:
-    customers = many(account, 3 * CUSTOMERS)
+    customers = many(account, FEW)
     counts: Counter[int] = Counter()
     use(account, customers, counts)
-    command = [sys.executable, "manage.py", "finalise_statements", "--processes", "1"]
     url = urlsplit(os.environ["DATABASE_URL"])
     environ = {
         **os.environ,
@@ -224,7 +246,7 @@ def test_a_killed_run_is_started_again(account: Account) -> None:
     }
     with trigger(WORK_AT_COMMIT):
         process = subprocess.Popen(
-            [*command, "--tenant", account.tenant.name],
+            [sys.executable, "-c", RUN_ALONE],
             env=environ,
             cwd=Path(__file__).parent.parent.parent,
         )
@@ -277,10 +299,10 @@ def test_one_that_cannot_be_rated_delays_no_other(account: Account) -> None:
             "UPDATE plan_version SET terms = '{\"charges\": [{}]}' WHERE plan_id = %s", [plan.id]
         )
         cursor.execute("ALTER TABLE plan_version ENABLE TRIGGER plan_version_append_only")
-    month_end = MonthEnd(due(account))
-    month_end.run()
-    assert month_end.final == 3
-    assert [held.statement.customer.key for held in month_end.held] == ["broken"]
+    run = MonthEnd(due(account))
+    run.run()
+    assert run.final == 3
+    assert [held.statement.customer.key for held in run.held] == ["broken"]
     assert [each.customer.key for each in drafts_at(account, FIRST)] == ["broken"]
 
 
@@ -307,20 +329,27 @@ def test_only_periods_that_ended_in_the_month_become_final(account: Account) -> 
         call_command("finalise_statements", period="2026-13")
 
 
-def test_reading_drafts_takes_as_many_queries_for_one_as_for_many(account: Account) -> None:
+def test_a_month_end_takes_as_many_queries_for_one_as_for_many(account: Account) -> None:
     customers = many(account, 8)
     use(account, customers, Counter())
     statements = drafts_at(account, FIRST)
 
-    def queries(some: list[Statement]) -> int:
+    def queries(some: list[Statement]) -> tuple[int, int]:
         with (
             tenant_scope(account.tenant.id, is_snapshot=True),
-            CaptureQueriesContext(connection) as captured,
+            CaptureQueriesContext(connection) as reading,
         ):
-            assert len(drafts_of(some)) == len(some)
-        return len(captured)
+            drafts = drafts_of(some)
+        with CaptureQueriesContext(connection) as writing:
+            assert write_final(list(drafts.values()), actor="tests") == some
+        return len(reading), len(writing)
 
-    assert queries(statements) == queries(statements[:1])
+    assert queries(statements[1:]) == queries(statements[:1])
+    with account.scope():
+        entries = AuditEntry.objects.filter(action="finalize").order_by("id")
+        changes = [(entry.object_id, entry.changes) for entry in entries]
+    assert changes[0] == (str(statements[1].id), {"number": [None, "000001"], "total": [None, 100]})
+    assert len(changes) == len(statements)
 
 
 def test_the_worker_opens_drafts_when_a_period_begins(account: Account) -> None:

@@ -25,7 +25,7 @@ from tenants.scope import platform_scope, tenant_scope
 MONTH: Final = re.compile(r"(20[0-9]{2})-(0[1-9]|1[0-2])")
 SHARE: Final = re.compile(r"([0-9]+)/([1-9][0-9]*)")
 PROCESSES: Final = 2
-LOOK_SECONDS: Final = 0.5
+LOOK_SECONDS: Final = 1.0
 
 
 class Command(BaseCommand):
