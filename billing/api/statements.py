@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Sequence
-from datetime import date
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
 
 from dateutil.relativedelta import relativedelta
 from django.db.models import QuerySet
 from django.http import HttpResponse
+from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 from msgspec import UNSET, UnsetType
@@ -126,7 +127,8 @@ class Statements(Resource[Statement]):
         query = self.request.query_params
         if (key := query.get("customer")) is not None:
             # The one who asks for a customer sees the period that has just begun.
-            for customer in customers_named(self.tenant.id, key):
+            customers = customers_named(self.tenant.id, key)
+            for customer in customers.filter(next_draft_at__lte=timezone.now()):
                 open_drafts(customer)
             rows = of_customer(rows, self.tenant.id, key)
         if (state := query.get("state")) is not None:
@@ -135,12 +137,16 @@ class Statements(Resource[Statement]):
                 raise InvalidParameter.of("state", "invalid_state", f"'state' is one of {words}.")
             rows = rows.filter(state=state)
         if (period := query.get("period")) is not None:
-            rows = rows.extra(
+            first = _month(period)
+            end = first + relativedelta(months=1)
+            # No zone is a day from UTC, and no period longer than a year: what an index finds.
+            near = (first - relativedelta(years=1, days=2), end + timedelta(days=1))
+            rows = rows.filter(period_start__range=near).extra(
                 where=[
                     "timezone(statement.timezone, period_start) < %s::timestamp"
                     " AND timezone(statement.timezone, period_end) > %s::timestamp"
                 ],
-                params=_month(period),
+                params=[f"{end:%Y-%m-%d}", f"{first:%Y-%m-%d}"],
             )
         return rows
 
@@ -198,13 +204,12 @@ def _shown(tenant_id: int, statement_id: int) -> object:
         return statement_answer(views_of([find_statement(tenant_id, statement_id)])[0])
 
 
-def _month(text: str) -> list[str]:
+def _month(text: str) -> datetime:
     if not MONTH.fullmatch(text):
         raise InvalidParameter.of(
             "period", "invalid_month", "'period' must be a month, as in 2026-11."
         )
-    first = date(int(text[:4]), int(text[5:]), 1)
-    return [(first + relativedelta(months=1)).isoformat(), first.isoformat()]
+    return datetime(int(text[:4]), int(text[5:]), 1, tzinfo=UTC)
 
 
 def statement_answer(view: StatementView) -> StatementAnswer:

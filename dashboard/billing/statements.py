@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
-from django.db.models import Q, QuerySet
+from django.db.models import Count, Q, QuerySet
 from django.http import Http404, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
@@ -58,11 +58,11 @@ def page(request: PageRequest) -> HttpResponse:
     chosen = _read_filter(request)
     rows = _rows(request, chosen)
     first = (chosen.page - 1) * ROWS
-    found = rows.count()
     shown = list(rows.select_related("customer")[first : first + ROWS])
-    states = Counter(
-        Statement.objects.filter(tenant=request.tenant).values_list("state", flat=True)
-    )
+    of_tenant = Statement.objects.filter(tenant=request.tenant)
+    states = Counter(dict(of_tenant.values_list("state").annotate(Count("id"))))
+    counted = states[chosen.state] if chosen.state else states.total()
+    found = rows.count() if chosen.needle else counted
     context = frame(request, chosen.bar, page="statements") | {
         "headline": headline_of(states),
         "rows": views_of(shown),

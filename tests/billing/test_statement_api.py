@@ -3,10 +3,20 @@
 from datetime import timedelta
 
 import pytest
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 
-from billing.models import Customer
-from tests.billing.scene import PER_REQUEST, Billed, make_plan, month_start
+from billing.models import Customer, Statement
+from billing.statement_periods import remove_drafts
+from tests.billing.scene import (
+    PER_REQUEST,
+    Billed,
+    make_customer,
+    make_plan,
+    month_start,
+    put_on,
+)
 from tests.factories import Account
 from tests.metering.api.caller import caller
 
@@ -56,6 +66,39 @@ def test_a_customer_that_is_not_known_has_no_statements(account: Account) -> Non
     assert api.get("/v1/statements", customer="nobody").body["data"] == []
     refused = api.get("/v1/statements", customer="a\x00")
     assert (refused.status, refused.code) == (400, "invalid_value")
+
+
+def test_a_list_takes_as_many_queries_for_many_as_for_one(account: Account) -> None:
+    plan = make_plan(account, PER_REQUEST)
+    for number in range(4):
+        put_on(account, make_customer(account, f"customer-{number}"), plan, FIRST)
+    api = caller(account)
+
+    def queries(address: str, **asked: object) -> tuple[int, int]:
+        with CaptureQueriesContext(connection) as captured:
+            rows = api.get(address, **asked).body["data"]
+        return len(rows), len(captured)
+
+    lists = {"/v1/statements": 8, "/v1/customers": 4, "/v1/subscriptions": 4}
+    for address, most in lists.items():
+        queries(address)
+        one, many = queries(address, limit=1), queries(address)
+        assert (one[0], many) == (1, (most, one[1]))
+
+
+def test_who_asks_for_a_customer_sees_the_period_that_has_just_begun(account: Account) -> None:
+    billed = Billed.on(account, PER_REQUEST, since=FIRST)
+    with account.scope():
+        remove_drafts(list(Statement.objects.values_list("id", flat=True)))
+    api = caller(account)
+    assert api.get("/v1/statements", customer="acme").body["data"] == []
+    with account.scope():
+        Customer.objects.filter(id=billed.customer.id).update(next_draft_at=FIRST)
+    listed = api.get("/v1/statements", customer="acme").body["data"]
+    assert [each["period_start"][:10] for each in listed] == [
+        f"{month_start():%Y-%m-%d}",
+        f"{FIRST:%Y-%m-%d}",
+    ]
 
 
 def test_nothing_has_a_name_that_cannot_be_stored(account: Account) -> None:
