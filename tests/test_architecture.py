@@ -38,7 +38,7 @@ ESCAPES_MAX: Final = {"# " + "noqa": 41, "# " + "type: ignore": 66}
 # Found by a framework by what they are, or named by migrations and tests alone.
 USED_ELSEWHERE: Final = re.compile(
     r"application|urlpatterns|app_name|handler\d+|\w+Config|\w+Scheme|\w+Extension|forget_\w+"
-    r"|ForceRowSecurity|Attempt|DATE_FORMAT|TIME_FORMAT"
+    r"|ForceRowSecurity|CreateModels|Attempt|DATE_FORMAT|TIME_FORMAT"
 )
 
 
