@@ -138,7 +138,7 @@ class Browser:
         return self._ask("GET", path, headers | ({"X-Live": "1"} if is_live else {}))
 
     def _ask(self, method: str, path: str, headers: dict[str, str], body: str = "") -> Timed:
-        cookies = "; ".join(f"{name}={one.value}" for name, one in self._cookies.items())
+        cookies = "; ".join(f"{name}={morsel.value}" for name, morsel in self._cookies.items())
         connection = HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE_SECONDS)
         with closing(connection):
             begun = time.perf_counter()
@@ -177,7 +177,7 @@ def _measure_each(browser: Browser, paths: Sequence[str], row: Row, wanted_ms: i
         ordered = sorted(taken[path])
         p95_ms = percentile(ordered, 95)
         row(f"  {path}", f"{p95_ms:,.0f} ms (half: {percentile(ordered, 50):,.0f})", f"{wanted_ms}")
-    return max(percentile(sorted(one), 95) for one in taken.values())
+    return max(percentile(sorted(times), 95) for times in taken.values())
 
 
 def _measure_open(service: Service, browser: Browser, row: Row) -> None:
@@ -203,10 +203,10 @@ def _found_in(browser: Browser) -> Iterator[str]:
         (f"/calls?{MONTH}", r'href="(/calls/[^"?]+)'),
         ("/budgets", r'href="(/budgets/\d+)["?]'),
     ):
-        found = re.search(pattern, browser.get(listed).body.decode())
-        if found is None:
+        match = re.search(pattern, browser.get(listed).body.decode())
+        if match is None:
             raise SystemExit(f"Nothing is listed on {listed}.")
-        yield found[1]
+        yield match[1]
 
 
 def _fill(service: Service, stored: int) -> dict[str, Any]:

@@ -49,19 +49,19 @@ def find(of: dict[str, Object], id_: str, kind: str) -> Object:
     return of[id_]
 
 
-def page(url: str, found: Iterable[Object], given: Object) -> Object:
+def page(url: str, result: Iterable[Object], given: Object) -> Object:
     """Return a page of objects, newest first, as Stripe lists all but lines."""
-    return _page(url, list(found)[::-1], given)
+    return _page(url, list(result)[::-1], given)
 
 
-def _page(url: str, found: list[Object], given: Object) -> Object:
+def _page(url: str, result: list[Object], given: Object) -> Object:
     if after := given.get("starting_after"):
-        places = [place for place, each in enumerate(found) if each["id"] == after]
-        found = found[places[0] + 1 :] if places else []
+        places = [index for index, each in enumerate(result) if each["id"] == after]
+        result = result[places[0] + 1 :] if places else []
     limit = given.get("limit", 10)
     if not 1 <= limit <= 100:
         raise Refused(400, "limit must be from 1 to 100")
-    return objects.listing(url, found[:limit], has_more=len(found) > limit)
+    return objects.listing(url, result[:limit], has_more=len(result) > limit)
 
 
 def is_since(each: Object, given: Any) -> bool:
@@ -81,13 +81,13 @@ def create_customer(world: World, ids: Ids, given: Object) -> Object:
 
 @on("GET", "/v1/customers")
 def list_customers(world: World, ids: Ids, given: Object) -> Object:
-    found = (
+    result = (
         each
         for each in world.customers.values()
         if given.get("email", each["email"]) == each["email"]
         and is_since(each, given.get("created"))
     )
-    return page("/v1/customers", found, given)
+    return page("/v1/customers", result, given)
 
 
 @on("GET", "/v1/customers/{customer}")
@@ -114,14 +114,14 @@ def create_invoice(world: World, ids: Ids, given: Object) -> Object:
 
 @on("GET", "/v1/invoices")
 def list_invoices(world: World, ids: Ids, given: Object) -> Object:
-    found = [
+    result = [
         world.shown(each)
         for each in world.invoices.values()
         if given.get("customer", each["customer"]) == each["customer"]
         and given.get("status", each["status"]) == each["status"]
         and is_since(each, given.get("created"))
     ]
-    return page("/v1/invoices", found, given)
+    return page("/v1/invoices", result, given)
 
 
 @on("GET", "/v1/invoices/{invoice}")
@@ -238,20 +238,20 @@ def mark_uncollectible(world: World, ids: Ids, given: Object) -> Object:
 @on("GET", "/v1/invoice_payments")
 def list_payments(world: World, ids: Ids, given: Object) -> Object:
     intent = given.get("payment", {}).get("payment_intent")
-    found = (
+    result = (
         each
         for each in world.payments.values()
         if given.get("invoice", each["invoice"]) == each["invoice"]
         and intent in (None, each["payment"]["payment_intent"])
     )
-    return page("/v1/invoice_payments", found, given)
+    return page("/v1/invoice_payments", result, given)
 
 
-def of_payment(found: Iterable[Object], given: Object) -> list[Object]:
+def of_payment(result: Iterable[Object], given: Object) -> list[Object]:
     """Keep what belongs to a payment or charge, if one is asked for."""
     return [
         each
-        for each in found
+        for each in result
         if given.get("payment_intent", each["payment_intent"]) == each["payment_intent"]
         and given.get("charge", each.get("charge")) == each.get("charge")
     ]
@@ -318,12 +318,12 @@ def create_credit_note(world: World, ids: Ids, given: Object) -> Object:
 @on("GET", "/v1/events")
 def list_events(world: World, ids: Ids, given: Object) -> Object:
     kinds = given.get("types")
-    found = (
+    result = (
         each
         for each in world.events
         if is_since(each, given.get("created")) and (kinds is None or each["type"] in kinds)
     )
-    return page("/v1/events", found, given)
+    return page("/v1/events", result, given)
 
 
 @on("POST", "/v1/billing/meters")
@@ -354,8 +354,8 @@ def create_price(world: World, ids: Ids, given: Object) -> Object:
 @on("GET", "/v1/prices")
 def list_prices(world: World, ids: Ids, given: Object) -> Object:
     keys = given.get("lookup_keys")
-    found = (each for each in world.prices.values() if keys is None or each["lookup_key"] in keys)
-    return page("/v1/prices", found, given)
+    result = (each for each in world.prices.values() if keys is None or each["lookup_key"] in keys)
+    return page("/v1/prices", result, given)
 
 
 @on("POST", "/v1/billing/meter_events")

@@ -43,9 +43,9 @@ _RANKED: Final = f"""
     )
 """
 _BIN_COUNTS: Final = ", ".join(
-    f"count(*) FILTER (WHERE least(floor(used * {BINS - 1}), {BINS - 1}) = {place})"
+    f"count(*) FILTER (WHERE least(floor(used * {BINS - 1}), {BINS - 1}) = {bin_})"
     " OVER (PARTITION BY budget_id)"
-    for place in range(BINS)
+    for bin_ in range(BINS)
 )
 _FULLEST: Final = f"""
     WITH raised AS (

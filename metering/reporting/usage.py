@@ -138,7 +138,7 @@ def are_empty(portion: Iterable[Bucket]) -> bool:
 def filters_of(question: UsageQuestion, group_by: Sequence[str], keys: Keys) -> Filters:
     """Return the question's filters, and that nothing but the values of these groups is read."""
     values = {
-        name: tuple(sorted({key[place] for key in keys})) for place, name in enumerate(group_by)
+        name: tuple(sorted({key[index] for key in keys})) for index, name in enumerate(group_by)
     }
     return {**question.filters, **values}
 
