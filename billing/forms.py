@@ -93,7 +93,7 @@ class CouponFields(OfCustomerForm):
         label="Percent off",
         required=False,
         maximum=PERCENT_MAX,
-        help_text="Either this or an amount.",
+        help_text="Of a statement's own lines; or give an amount.",
     )
     amount = AmountField(
         label="Amount off", required=False, help_text="In the customer's currency."

@@ -19,8 +19,9 @@ from metering.configuration.prices import Validity, add_price, add_tool_price, e
 from metering.fields.rates import RatesForm, format_rates, rate_fields
 from metering.models import CataloguePrice, TenantPrice, ToolPrice
 from tenants.admin_forms import FilledForm, RowForm
+from tenants.admin_kinds import ReadOnlyAdmin
 from tenants.admin_questions import Question, question_about
-from tenants.admin_site import ReadOnlyAdmin, actor_of, shown_moment, site, tenant_of
+from tenants.admin_site import actor_of, shown_moment, site, tenant_of
 from tenants.number_fields import UsdField
 
 RATE_FIELDS: Final = tuple(rate_fields())
