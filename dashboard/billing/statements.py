@@ -58,7 +58,7 @@ def page(request: PageRequest) -> HttpResponse:
     chosen = _read_filter(request)
     rows = _rows(request, chosen)
     first = (chosen.page - 1) * ROWS
-    found = rows.count()
+    number = rows.count()
     shown = list(rows.select_related("customer")[first : first + ROWS])
     states = Counter(
         Statement.objects.filter(tenant=request.tenant).values_list("state", flat=True)
@@ -75,9 +75,9 @@ def page(request: PageRequest) -> HttpResponse:
         "needle_characters_max": NEEDLE_CHARACTERS_MAX,
         "first": first + 1,
         "last": first + len(shown),
-        "found": found,
+        "found": number,
         "previous": chosen.query(page=chosen.page - 1) if chosen.page > 1 else "",
-        "next": chosen.query(page=chosen.page + 1) if found > first + ROWS else "",
+        "next": chosen.query(page=chosen.page + 1) if number > first + ROWS else "",
     }
     return render(request, "dashboard/billing/statements.html", context)
 

@@ -296,7 +296,7 @@ def test_a_budget_is_made_in_the_admin_with_a_level_added(
     page.wait_for_url("**/admin/metering/budget/")
     with account.scope():
         budget = Budget.objects.get(tenant=account.tenant)
-        levels = [(one.percent, one.notify) for one in budget.levels.all()]
+        levels = [(level.percent, level.notify) for level in budget.levels.all()]
     assert (budget.name, budget.match, levels) == (
         "From the form",
         {"team": "growth"},

@@ -121,14 +121,14 @@ def test_pages_of_the_list_repeat_no_session(
 ) -> None:
     monkeypatch.setattr("dashboard.sessions.lists.PER_PAGE", 3)
     send(account, [call(n, session=f"run-{n}", cost_usd="1") for n in range(7)])
-    found: list[str] = []
+    result: list[str] = []
     path: str | None = "/sessions"
     while path:
         html = page(owner, path)
-        found += re.findall(r'<a class="name mono" href="/sessions/([\w-]+)"', html)
+        result += re.findall(r'<a class="name mono" href="/sessions/([\w-]+)"', html)
         older = re.search(r'href="(\?[^"]*cursor=[^"]*)"', html)
         path = "/sessions" + unescape(older[1]) if older else None
-    assert sorted(found) == [f"run-{n}" for n in range(7)]
+    assert sorted(result) == [f"run-{n}" for n in range(7)]
     assert "This page is not known" in words(owner, "/sessions?cursor=x")
 
 
@@ -202,7 +202,7 @@ def test_the_page_shows_what_the_api_answers(account: Account, owner: Client) ->
     assert exact_cost(html) == Decimal("0.000000015")
     rows = part(html, 'id="calls"', "<tfoot")
     running = [Decimal(f"0.0000000{total:02}") for total in (1, 3, 6, 10, 15)]
-    assert [one for one in running if one in costs_in(rows)] == running
+    assert [each for each in running if each in costs_in(rows)] == running
     by_agent = costs_in(part(html, "By agent", "</section>"))
     assert sum(by_agent) == exact_cost(html)
     assert exact_cost(html) == sum(costs_in(part(page(owner, "/sessions"), "<tbody>", "</td>")))

@@ -139,9 +139,9 @@ def price_form(**changes: str) -> dict[str, str]:
 
 
 def confirmed(html: str) -> dict[str, str]:
-    found = re.search(r'name="_confirmed" value="([^"]*)"', html)
-    assert found is not None
-    return {"_confirmed": found[1].replace("&#x27;", "'").replace("&amp;", "&")}
+    match = re.search(r'name="_confirmed" value="([^"]*)"', html)
+    assert match is not None
+    return {"_confirmed": match[1].replace("&#x27;", "'").replace("&amp;", "&")}
 
 
 def test_a_price_is_previewed_then_saved_and_prices_what_had_none(
@@ -362,7 +362,7 @@ def test_the_audit_log_has_pages(
 def test_hostile_names_stay_text_and_formulas_are_neutralized(
     account: Account, owner: Client
 ) -> None:
-    for place, value in enumerate([*HOSTILE, "=1+1"]):
+    for index, value in enumerate([*HOSTILE, "=1+1"]):
         make_price(account, model=value, provider=value)
         with account.scope():
             create_team(tenant=account.tenant, name=value, actor=value)
@@ -374,7 +374,7 @@ def test_hostile_names_stay_text_and_formulas_are_neutralized(
                 call_nanos=1,
                 validity=Validity(timezone.now(), note=value),
             )
-        make_channel(account, name=f"{place} {value.replace(chr(0x202E), '')}"[:200])
+        make_channel(account, name=f"{index} {value.replace(chr(0x202E), '')}"[:200])
     for path in PAGES:
         html = page(owner, path)
         if path.endswith(".csv"):
