@@ -27,6 +27,15 @@ class Migration(migrations.Migration):
                         ),
                     ),
                     ("name", models.CharField(max_length=200)),
+                    (
+                        "former_names",
+                        django.contrib.postgres.fields.ArrayField(
+                            base_field=models.CharField(max_length=200),
+                            default=list,
+                            editable=False,
+                            size=None,
+                        ),
+                    ),
                     ("created_at", models.DateTimeField(auto_now_add=True)),
                     (
                         "tenant",
@@ -84,6 +93,27 @@ class Migration(migrations.Migration):
                 options={
                     "db_table": "tenant",
                 },
+            ),
+            migrations.CreateModel(
+                name="LoginSession",
+                fields=[
+                    (
+                        "session_key",
+                        models.CharField(
+                            max_length=40,
+                            primary_key=True,
+                            serialize=False,
+                            verbose_name="session key",
+                        ),
+                    ),
+                    ("session_data", models.TextField(verbose_name="session data")),
+                    (
+                        "expire_date",
+                        models.DateTimeField(db_index=True, verbose_name="expire date"),
+                    ),
+                    ("user_id", models.BigIntegerField(db_index=True, null=True)),
+                ],
+                options={"db_table": "login_session"},
             ),
             migrations.CreateModel(
                 name="User",
