@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import Final
 
 from django import forms
-from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.http import Http404, HttpResponse
 from django.shortcuts import render
@@ -217,10 +216,9 @@ def approve(request: PageRequest, raise_id: int) -> str:
     """Put a raise in force until its end, and lift the lockouts that were ticked with it."""
     found, note = _find(request, raise_id), _note(request)
     actor = actor_of(request)
-    with transaction.atomic():
-        approved = approve_increase(limit_increase=found, actor=actor, note=note)
-        for lockout in _lockouts(found, request.POST.getlist("lift")):
-            lift_halt(halt=lockout, actor=actor)
+    approved = approve_increase(limit_increase=found, actor=actor, note=note)
+    for lockout in _lockouts(found, request.POST.getlist("lift")):
+        lift_halt(halt=lockout, actor=actor)
     return describe_approval(approved)
 
 
