@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode
 
-from bench import reading
+from bench import drawn, reading
 from bench.events import Load, budget_bodies
 from bench.kit.figures import Row
 from bench.kit.load import percentile, send
@@ -39,6 +39,7 @@ PATIENCE_SECONDS: Final = 30
 FORM: Final = "application/x-www-form-urlencoded"
 FIRST_BYTE_MS: Final = 300
 FIGURES_MS: Final = 600
+CHARTS_MS: Final = 1_500
 # What has to be told of an owner and a key to use a folder again.
 TENANT_FILE: Final = "pages.json"
 
@@ -92,6 +93,12 @@ LATER: Final = (
     f"/explore/chart.json?{MONTH}&group_by=user&metric=p95_cost_usd",
     f"/explore/chart.json?{MONTH}&group_by=team&metric=users",
     f"/explore/composition.json?{MONTH}&group_by=customer,agent",
+    f"/explore/ranking.html?{MONTH}&group_by=user",
+    f"/explore/ranking.html?{QUARTER}&group_by=customer,agent",
+    f"/sessions.html?{MONTH}",
+    "/sessions.html?period=7d&order=unusual",
+    f"/sessions.html?{MONTH}&filter[customer]=customer-150",
+    f"/calls.html?{MONTH}&filter[user]=user-900",
     f"/unit-economics/chart.json?{MONTH}&unit=user",
     *(
         f"/explore/ranking.html?{MONTH}&group_by={group}&metric={metric}"
@@ -108,6 +115,8 @@ LATER: Final = (
     f"/savings/findings?{MONTH}",
     "/search/results?q=agent-1",
 )
+# Pages that are opened in a browser.
+DRAWN: Final = ("/", f"/?{QUARTER}", f"/explore?{MONTH}&group_by=team", f"/explore?{MONTH}")
 
 
 class Timed(NamedTuple):
@@ -132,13 +141,18 @@ class Browser:
         if signed_in.status != HTTPStatus.FOUND:
             raise SystemExit(f"Signing in failed with {signed_in.status}.")
 
+    @property
+    def cookies(self) -> dict[str, str]:
+        """What says who has signed in."""
+        return {name: one.value for name, one in self._cookies.items()}
+
     def get(self, path: str, *, mark: str = "", is_live: bool = False) -> Timed:
         """Ask for a page; with `mark`, whether it is still what it was."""
         headers = {"If-None-Match": mark} if mark else {}
         return self._ask("GET", path, headers | ({"X-Live": "1"} if is_live else {}))
 
     def _ask(self, method: str, path: str, headers: dict[str, str], body: str = "") -> Timed:
-        cookies = "; ".join(f"{name}={one.value}" for name, one in self._cookies.items())
+        cookies = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
         connection = HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE_SECONDS)
         with closing(connection):
             begun = time.perf_counter()
@@ -155,13 +169,16 @@ def measure(service: Service, row: Row, *, stored: int) -> None:
     owner = _fill(service, stored)
     service.api_key = owner["api_key"]
     browser = Browser(service.port, email=owner["email"], password=owner["password"])
-    pages = [*PAGES, *_found_in(browser)]
+    found = list(_found_in(browser))
+    pages = [*PAGES, *found]
+    later = [*LATER, found[0].replace("/sessions/", "/usual-of-session/")]
     _measure_open(service, browser, row)
     with _ingest(service):
         slowest = _measure_each(browser, pages, row, FIRST_BYTE_MS)
         row(f"First byte of {len(pages)} pages, the slowest's p95", f"{slowest:,.0f} ms", "300 ms")
-        slowest = _measure_each(browser, LATER, row, FIGURES_MS)
-        row(f"{len(LATER)} parts read later, the slowest's p95", f"{slowest:,.0f} ms", "600 ms")
+        slowest = _measure_each(browser, later, row, FIGURES_MS)
+        row(f"{len(later)} parts read later, the slowest's p95", f"{slowest:,.0f} ms", "600 ms")
+        _measure_drawn(service, browser, row)
 
 
 def _measure_each(browser: Browser, paths: Sequence[str], row: Row, wanted_ms: int) -> float:
@@ -178,6 +195,21 @@ def _measure_each(browser: Browser, paths: Sequence[str], row: Row, wanted_ms: i
         p95_ms = percentile(ordered, 95)
         row(f"  {path}", f"{p95_ms:,.0f} ms (half: {percentile(ordered, 50):,.0f})", f"{wanted_ms}")
     return max(percentile(sorted(one), 95) for one in taken.values())
+
+
+def _measure_drawn(service: Service, browser: Browser, row: Row) -> None:
+    """Open pages in Chromium; show when their numbers can be read and their charts are drawn."""
+    with drawn.chromium(f"http://127.0.0.1:{service.port}", browser.cookies) as window:
+        if window is None:
+            row("Pages in Chromium", "skipped: needs Chromium and Playwright", "")
+            return
+        for path in DRAWN:
+            shown = [window.open(path) for _ in range(REPEATS)]
+            for what, wanted_ms in (("numbers", FIGURES_MS), ("charts", CHARTS_MS)):
+                taken = sorted(getattr(one, what) for one in shown)
+                half, p95_ms = percentile(taken, 50), percentile(taken, 95)
+                figure = f"{p95_ms:,.0f} ms (half: {half:,.0f})"
+                row(f"Its {what} in Chromium, cold, p95: {path}", figure, f"{wanted_ms:,} ms")
 
 
 def _measure_open(service: Service, browser: Browser, row: Row) -> None:
@@ -199,7 +231,7 @@ def _measure_open(service: Service, browser: Browser, row: Row) -> None:
 def _found_in(browser: Browser) -> Iterator[str]:
     """Yield a session, a trace, a call and a budget: those that lists name first."""
     for listed, pattern in (
-        (f"/sessions?{MONTH}", r'href="(/sessions/[^"?]+)'),
+        (f"/sessions.html?{MONTH}", r'href="(/sessions/[^"?]+)'),
         (f"/calls?{MONTH}", r'href="(/calls/[^"?]+)'),
         ("/budgets", r'href="(/budgets/\d+)["?]'),
     ):

@@ -3,16 +3,15 @@
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
 from fractions import Fraction
+from functools import lru_cache
 from zoneinfo import ZoneInfo
-
-from dateutil.relativedelta import relativedelta
 
 from billing.totals import to_minor
 
 
 def next_month(month: date) -> date:
-    """Return the first day of the month after."""
-    return month + relativedelta(months=1)
+    """Return the first day of the month after one, which is given by its own."""
+    return date(month.year + month.month // 12, month.month % 12 + 1, 1)
 
 
 def months_between(first: date, last: date) -> list[date]:
@@ -24,6 +23,8 @@ def months_between(first: date, last: date) -> list[date]:
     return months
 
 
+# The lines of thousands of statements lie in few months.
+@lru_cache(1_000)
 def month_begin(month: date, timezone: str = "UTC") -> datetime:
     """Return when a month begins in a zone."""
     return datetime(month.year, month.month, 1, tzinfo=ZoneInfo(timezone)).astimezone(UTC)
@@ -43,6 +44,9 @@ def spread(
     """
     zone = ZoneInfo(timezone)
     month = starts_at.astimezone(zone).date().replace(day=1)
+    if ends_at <= month_begin(next_month(month), timezone):
+        yield month, amount
+        return
     months: list[date] = []
     seconds: list[int] = []
     begin = starts_at

@@ -81,7 +81,7 @@ def read_revenue(
     end = month_begin(next_month(last)) + ZONES_APART
     lines = list(_final_lines(tenant_id, statements, begin, end))
     if with_drafts:
-        lines += _draft_lines(statements, begin, end)
+        lines += _draft_lines(statements, first, begin, end)
     features = _Features(tenant_id, {line.key.subscription_id for line in lines})
     for line in lines:
         named = features.of(line)
@@ -137,9 +137,11 @@ def _final_lines(
 
 
 def _draft_lines(
-    statements: QuerySet[Statement], begin: datetime, end: datetime
+    statements: QuerySet[Statement], first: date, begin: datetime, end: datetime
 ) -> Iterator[Charged]:
-    """Yield the lines of drafts: those of this time, and later ones, which may adjust it."""
+    """Yield the lines of drafts: those of this time, and later ones, which may adjust it. A period
+    that ended before the first month, in its own zone, has none.
+    """
     drafts_then = statements.filter(state=StatementState.DRAFT, period_end__gt=begin)
     rows = drafts_then.select_related("customer")
     drafts = list(rows.order_by("id")[: DRAFTS_MAX + 1])
@@ -150,6 +152,7 @@ def _draft_lines(
             " final.",
         )
     now = timezone.now()
+    drafts = [each for each in drafts if each.period_end > month_begin(first, each.timezone)]
     for draft in drafts_of(drafts).values():
         amounts = _net(
             [line.amount for line in draft.lines],

@@ -1,74 +1,19 @@
-"""What each request does. A handler gets the world, the ids of the path and the checked
-parameters, and returns the object that is answered.
+"""What requests about customers, invoices and payments do.
+
+A handler gets the world, the ids of the path and the checked parameters; it returns the object
+that is answered.
 """
 
-import re
-from collections.abc import Callable, Iterable
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterable
+from typing import Final
 
 from fake_stripe import objects
 from fake_stripe.objects import Object
+from fake_stripe.routes import Ids, find, is_since, on, page, part_of_list
 from fake_stripe.world import Refused, World
 
 LINES_A_CALL_MAX: Final = 250
 NUMBER_TAKEN: Final = "An invoice with the number {} already exists."
-METER_DAYS_BACK: Final = 35
-METER_DIGITS_MAX: Final = 15
-
-Ids = dict[str, str]
-Handler = Callable[[World, Ids, Object], Object]
-
-
-class Route(NamedTuple):
-    """An operation of Stripe's and what does it: its method and path template, by which Stripe
-    describes it, and the pattern of paths.
-    """
-
-    name: tuple[str, str]
-    pattern: re.Pattern[str]
-    handle: Handler
-
-
-ROUTES: Final[list[Route]] = []
-
-
-def on(method: str, path: str) -> Callable[[Handler], Handler]:
-    """Let a function handle an operation."""
-    pattern = re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", path))
-
-    def register(handle: Handler) -> Handler:
-        ROUTES.append(Route((method, path), pattern, handle))
-        return handle
-
-    return register
-
-
-def find(of: dict[str, Object], id_: str, kind: str) -> Object:
-    if id_ not in of:
-        raise Refused(404, f"No such {kind}: '{id_}'", code="resource_missing")
-    return of[id_]
-
-
-def page(url: str, found: Iterable[Object], given: Object) -> Object:
-    """Return a page of objects, newest first, as Stripe lists all but lines."""
-    return _page(url, list(found)[::-1], given)
-
-
-def _page(url: str, found: list[Object], given: Object) -> Object:
-    if after := given.get("starting_after"):
-        places = [place for place, each in enumerate(found) if each["id"] == after]
-        found = found[places[0] + 1 :] if places else []
-    limit = given.get("limit", 10)
-    if not 1 <= limit <= 100:
-        raise Refused(400, "limit must be from 1 to 100")
-    return objects.listing(url, found[:limit], has_more=len(found) > limit)
-
-
-def is_since(each: Object, given: Any) -> bool:
-    """Whether an object fits a `created` of a listing."""
-    if given is None or isinstance(given, int):
-        return given is None or bool(each["created"] == given)
-    return bool(given.get("gte", 0) <= each["created"] <= given.get("lte", each["created"]))
 
 
 @on("POST", "/v1/customers")
@@ -180,7 +125,7 @@ def remove_lines(world: World, ids: Ids, given: Object) -> Object:
 @on("GET", "/v1/invoices/{invoice}/lines")
 def list_lines(world: World, ids: Ids, given: Object) -> Object:
     find(world.invoices, ids["invoice"], "invoice")
-    return _page(f"/v1/invoices/{ids['invoice']}/lines", world.lines[ids["invoice"]], given)
+    return part_of_list(f"/v1/invoices/{ids['invoice']}/lines", world.lines[ids["invoice"]], given)
 
 
 @on("POST", "/v1/invoices/{invoice}/finalize")
@@ -324,90 +269,3 @@ def list_events(world: World, ids: Ids, given: Object) -> Object:
         if is_since(each, given.get("created")) and (kinds is None or each["type"] in kinds)
     )
     return page("/v1/events", found, given)
-
-
-@on("POST", "/v1/billing/meters")
-def create_meter(world: World, ids: Ids, given: Object) -> Object:
-    if given["event_name"] in {each["event_name"] for each in world.meters.values()}:
-        raise Refused(400, f"A meter for {given['event_name']} already exists.")
-    made = objects.meter(world.new_id("mtr"), world.now, given)
-    world.meters[made["id"]] = made
-    return made
-
-
-@on("GET", "/v1/billing/meters")
-def list_meters(world: World, ids: Ids, given: Object) -> Object:
-    return page("/v1/billing/meters", world.meters.values(), given)
-
-
-@on("POST", "/v1/prices")
-def create_price(world: World, ids: Ids, given: Object) -> Object:
-    if given["recurring"]["meter"] not in world.meters:
-        raise Refused(400, "There is no such meter.")
-    if given.get("lookup_key") in {each["lookup_key"] for each in world.prices.values()}:
-        raise Refused(400, "A price with this lookup key already exists.")
-    made = objects.price(world.new_id("price"), world.now, given)
-    world.prices[made["id"]] = made
-    return made
-
-
-@on("GET", "/v1/prices")
-def list_prices(world: World, ids: Ids, given: Object) -> Object:
-    keys = given.get("lookup_keys")
-    found = (each for each in world.prices.values() if keys is None or each["lookup_key"] in keys)
-    return page("/v1/prices", found, given)
-
-
-@on("POST", "/v1/billing/meter_events")
-def create_meter_event(world: World, ids: Ids, given: Object) -> Object:
-    meter = next(
-        (each for each in world.meters.values() if each["event_name"] == given["event_name"]),
-        None,
-    )
-    customer = given["payload"].get("stripe_customer_id", "")
-    value = given["payload"].get("value", "")
-    at = given.get("timestamp", world.now)
-    if meter is None:
-        raise Refused(400, f"There is no meter for {given['event_name']}.")
-    if customer not in world.customers:
-        raise Refused(400, f"No such customer: '{customer}'")
-    if not value.isdecimal() or len(value) > METER_DIGITS_MAX:
-        raise Refused(400, "The value must be a whole number of at most 15 digits.")
-    if not world.now - METER_DAYS_BACK * 86_400 <= at <= world.now + 300:
-        raise Refused(400, "The timestamp is not within the past 35 days.")
-    identifier = given.get("identifier") or world.new_id("identifier")
-    if identifier in world.meter_identifiers:
-        raise Refused(400, f"An event with the identifier {identifier} already exists.")
-    world.take_number()
-    world.meter_identifiers.add(identifier)
-    window = {"hour": 3600, "day": 86_400, None: 1}[meter["event_time_window"]]
-    world.meter_values[meter["id"], customer, at - at % window] = int(value)
-    return {
-        "object": "billing.meter_event",
-        **objects.TEST,
-        "created": world.now,
-        "event_name": given["event_name"],
-        "identifier": identifier,
-        "payload": given["payload"],
-        "timestamp": at,
-    }
-
-
-@on("GET", "/v1/billing/meters/{id}/event_summaries")
-def list_summaries(world: World, ids: Ids, given: Object) -> Object:
-    start, end = given["start_time"], given["end_time"]
-    total = sum(
-        value
-        for (meter, customer, at), value in world.meter_values.items()
-        if (meter, customer) == (ids["id"], given["customer"]) and start <= at < end
-    )
-    summary = {
-        "id": world.new_id("mtrusg"),
-        "object": "billing.meter_event_summary",
-        **objects.TEST,
-        "aggregated_value": total,
-        "start_time": start,
-        "end_time": end,
-        "meter": ids["id"],
-    }
-    return objects.listing(f"/v1/billing/meters/{ids['id']}/event_summaries", [summary])

@@ -10,12 +10,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
+from fake_stripe import meter_operations, operations
 from fake_stripe.faults import RETRY_AFTER_SECONDS, Fault, Faults
 from fake_stripe.forms import Mismatch, read_form, read_values
 from fake_stripe.objects import Object
-from fake_stripe.operations import ROUTES, Ids, Route
+from fake_stripe.routes import ROUTES, Ids, Route
 from fake_stripe.world import Refused, World
 
+# Each adds its routes when it is imported.
+OPERATIONS: Final = (operations, meter_operations)
 KEY_SECONDS: Final = 24 * 3600
 # What is kept in memory: answers by idempotency key, and bodies that are read.
 KEYS_MAX: Final = 2_000

@@ -60,7 +60,6 @@ from tenants.form_tokens import (
     is_of_other_tenant,
     new_form_token,
 )
-from tenants.kinds import Kind
 from tenants.middleware import TenantRequest
 from tenants.models import Tenant
 from tenants.roles import Role
@@ -383,29 +382,6 @@ class TenantModelAdmin(OfTenant, ModelAdmin):
     log_addition = log_change = log_deletions = cast(Any, _leave_to_audit_log)
 
 
-class KindAdmin(TenantModelAdmin):
-    """Rows that are made, changed and removed by the functions of their kind."""
-
-    end_done = "removed."
-    kind: ClassVar[Kind]
-
-    def write(self, request: HttpRequest, filled: FilledForm) -> Any:
-        fields = {name: filled.data[name] for name in filled.form.fields}
-        actor = actor_of(request)
-        try:
-            if filled.is_change:
-                return self.kind.update(filled.row, actor=actor, changes=fields)
-            return self.kind.create(tenant=tenant_of(request), actor=actor, **fields)
-        except MeteringError as error:
-            raise ValidationError(error.detail) from error
-
-    def end(self, request: HttpRequest, obj: Any) -> None:
-        self.kind.delete(obj, actor=actor_of(request))
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return self.has_change_permission(request, obj)
-
-
 class TenantInline(OfTenant, TabularInline):
     """Rows that are edited within the form of what they belong to."""
 
@@ -414,16 +390,6 @@ class TenantInline(OfTenant, TabularInline):
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self.may_write(request)
-
-
-class ReadOnlyAdmin(TenantModelAdmin):
-    """Rows to look at."""
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
 
 def _check_only(form: BaseForm) -> bool:

@@ -10,6 +10,7 @@ from tenants.audit import audited_change, delete_audited, record_change
 from tenants.keys import revoke_api_key
 from tenants.models import ApiKey, Membership, Team, TeamMember, Tenant
 from tenants.roles import SCOPES_BY_ROLE, Role, Scope
+from tenants.scope import once_a_snapshot
 
 
 class MembershipRefused(Conflict):
@@ -33,6 +34,7 @@ def change_role(*, membership: Membership, role: Role, actor: str, actor_role: R
     return stored
 
 
+@once_a_snapshot
 def visible_teams(*, tenant_id: int, user_id: int, role: Role) -> tuple[str, ...] | None:
     """Return the names of the teams whose usage a member may see; None: that of the whole tenant.
 

@@ -4,8 +4,11 @@ Row-level security is forced on every table. A transaction sees the tenant it na
 and nothing when it names none. Work that must see all tenants enters `platform_scope` and says why.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import wraps
+from typing import Any, Final, ParamSpec, TypeVar
 
 from django.db import connection, transaction
 from psycopg import sql
@@ -14,6 +17,11 @@ from tenants.changes import tell_change
 
 TENANT_SETTING = "spendgate.tenant"
 PLATFORM_SETTING = "spendgate.platform"
+
+_Asked = ParamSpec("_Asked")
+_Answer = TypeVar("_Answer")
+# What was read in the snapshot that is open; None outside of one.
+_read: Final[ContextVar[dict[object, Any] | None]] = ContextVar("read_in_snapshot", default=None)
 
 
 @contextmanager
@@ -24,7 +32,33 @@ def tenant_scope(tenant_id: int, *, is_snapshot: bool = False) -> Iterator[None]
     Inside another scope it narrows or changes what is seen until it ends, in the same transaction.
     """
     with _scope(tenant=str(tenant_id), platform="", is_snapshot=is_snapshot):
-        yield
+        if not is_snapshot or _read.get() is not None:
+            yield
+            return
+        token = _read.set({})
+        try:
+            yield
+        finally:
+            _read.reset(token)
+
+
+def once_a_snapshot(read: Callable[_Asked, _Answer]) -> Callable[_Asked, _Answer]:
+    """Read once what the parts of an answer ask for again: within a snapshot it cannot change. The
+    arguments say all that the rows depend on, the tenant among it, and no one changes the answer.
+    """
+
+    @wraps(read)
+    def remembered(*args: _Asked.args, **kwargs: _Asked.kwargs) -> _Answer:
+        known = _read.get()
+        if known is None:
+            return read(*args, **kwargs)
+        key = (read, args, tuple(sorted(kwargs.items())))
+        if key not in known:
+            known[key] = read(*args, **kwargs)
+        answer: _Answer = known[key]
+        return answer
+
+    return remembered
 
 
 @contextmanager

@@ -22,7 +22,7 @@ class CouponForm(CreditForm):
     """A coupon of a customer."""
 
     percent = AmountField(
-        maximum=100, required=False, help_text="Of the subtotal; or give an amount."
+        maximum=100, required=False, help_text="Of a statement's own lines; or give an amount."
     )
     amount = AmountField(required=False, help_text="In the customer's currency.")
     statements_max = count_field(

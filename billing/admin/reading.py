@@ -4,7 +4,8 @@ from typing import Any, ClassVar, Final
 
 from django.http import HttpRequest
 
-from tenants.admin_site import KindAdmin, ReadOnlyAdmin, role_of
+from tenants.admin_kinds import KindAdmin, ReadOnlyAdmin
+from tenants.admin_site import role_of
 from tenants.roles import SCOPES_BY_ROLE, Role, Scope
 
 # What customers pay is for those who may bill them.

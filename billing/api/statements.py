@@ -70,7 +70,7 @@ class StatementAnswer(Answer):
     lines: list[StatementLineAnswer]
     unpriced: Annotated[int, about("Calls without a price in lines that charge their cost.")]
     subtotal: Amount
-    coupon_amount: Annotated[Amount, about("What a coupon takes off the subtotal.")]
+    coupon_amount: Annotated[Amount, about("What coupons take off lines and adjustments.")]
     taxable: Amount
     taxes: list[StatementTaxAnswer]
     total: Amount

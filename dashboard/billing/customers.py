@@ -16,7 +16,13 @@ from common.csv_downloads import csv_response
 from common.money import usd_from_nanos
 from dashboard.access import PageRequest, customers_page, may_bill
 from dashboard.amounts import count, money, percent
-from dashboard.billing.figures import CustomerFigures, Earnings, read_earnings, weekly_costs
+from dashboard.billing.figures import (
+    CustomerFigures,
+    Earnings,
+    read_costliest,
+    read_earnings,
+    weekly_costs,
+)
 from dashboard.billing.months import (
     MONTH,
     Month,
@@ -55,6 +61,11 @@ class Asked(NamedTuple):
     order: str
     page: int
 
+    @property
+    def is_first_look(self) -> bool:
+        """Whether the table begins with those that cost most."""
+        return self.page == 1 and self.order == "cost" and not self.text
+
     def query(self, *, path: str = "", **changed: str) -> str:
         """The address of this page with parameters changed."""
         return self.bar.with_further({**dict(self.bar.further), **changed}).query(path=path)
@@ -90,12 +101,29 @@ def page(request: PageRequest) -> HttpResponse:
         spent = Piece(asked.month.starts_at, max(asked.month.until, asked.bar.now))
         cost = total_cost(request.tenant.id, spent._replace(ends_at=asked.month.until))
         context["headline"] = f"{count(number)} customers cost {money(cost)} {asked.month.spoken}"
-        context["later"] = asked.query(
-            path=reverse("dashboard:customers_figures"), page=str(asked.page)
-        )
+        context["later"] = _figures_address(asked)
+        if asked.is_first_look:
+            context["later"] = asked.query(path=reverse("dashboard:customers_costliest"))
     else:
         context |= _content(request, asked)
     return render(request, "dashboard/billing/customers.html", context)
+
+
+def _figures_address(asked: Asked) -> str:
+    return asked.query(path=reverse("dashboard:customers_figures"), page=str(asked.page))
+
+
+@customers_page
+def costliest(request: PageRequest) -> HttpResponse:
+    """The first rows of the table, while the figures of all customers are still to come."""
+    asked = _asked(request)
+    shown = read_costliest(request.tenant.id, asked.month, PER_PAGE)
+    weeks = weekly_costs(request.tenant.id, [row.customer.id for row in shown], asked.bar.now)
+    context = {
+        "rows": [(row, curve(weeks[row.customer.id])) for row in shown],
+        "source": _figures_address(asked),
+    }
+    return render(request, "dashboard/billing/customers_costliest.html", context)
 
 
 @customers_page

@@ -134,6 +134,17 @@ def read_earnings(tenant_id: int, month: Month, before: Month) -> Earnings:
     )
 
 
+def read_costliest(tenant_id: int, month: Month, number: int) -> list[CustomerFigures]:
+    """Return so many of the customers that cost most in a month: these alone are rated."""
+    customers = list(customers_between(tenant_id, month.starts_at))
+    span = _piece(month.starts_at, month.until)
+    costs = costs_of(tenant_id, [each.id for each in customers], [span])
+    customers.sort(key=lambda each: (-costs[each.id][0], each.name, each.id))
+    shown = customers[:number]
+    revenue = revenue_of(tenant_id, [each.id for each in shown], month.first, month.first)
+    return _figures(tenant_id, shown, month, revenue)
+
+
 def _piece(starts_at: datetime, until: datetime) -> Piece:
     # In the first moment of a month no time has passed, which is no question.
     return Piece(starts_at, max(until, starts_at + timedelta(microseconds=1)))

@@ -1,5 +1,6 @@
 """The calls of a selection: where every drill-down ends, before a trace."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from django.http import HttpResponse
@@ -10,12 +11,14 @@ from django.views.decorators.http import require_safe
 from common.cursors import InvalidCursor
 from dashboard.access import PageRequest, cached_page
 from dashboard.amounts import exact_count, money
+from dashboard.counted_later import are_read_later
 from dashboard.filter_bar import Choice, FilterBar
 from dashboard.frame import filter_bar_of, frame
 from dashboard.sessions.addresses import call_address
 from dashboard.spend import read_total
 from metering.models import UsageEvent
 from metering.reporting.bounded import TooMuchToRead, in_time
+from metering.reporting.conditions import are_indexed
 from metering.reporting.events import EventQuestion, costliest_events, list_events
 from metering.reporting.usage import Measures
 
@@ -33,29 +36,67 @@ WHAT: Final = "These calls"
 def page(request: PageRequest) -> HttpResponse:
     """Which calls are these?"""
     bar = filter_bar_of(request)
-    totals = read_total(request.tenant.id, bar, bar.range)
+    kept = {name: text for name in (ORDER, CURSOR) if (text := request.GET.get(name))}
+    if _are_looked_for(request.tenant.id, bar, kept):
+        shown = bar.with_further({name: text for name, text in kept.items() if name == ORDER})
+        context = frame(request, shown, page="calls") | {
+            "headline": "Calls",
+            "later": bar.with_further(kept).query(path=reverse("dashboard:calls_list")),
+        }
+    else:
+        listed = _listed(request, bar)
+        context = frame(request, listed["bar"], page="calls") | listed
+    return render(request, "dashboard/explore/calls.html", context)
+
+
+@require_safe
+@cached_page
+def listed(request: PageRequest) -> HttpResponse:
+    """The list of a page that was shown without it: a fragment that is read after it."""
+    context = _listed(request, filter_bar_of(request))
+    return render(request, "dashboard/explore/calls_later.html", context)
+
+
+def _are_looked_for(tenant_id: int, bar: FilterBar, kept: Mapping[str, str]) -> bool:
+    """Whether it may take many calls to find these, so that they come after their page."""
+    filters = {name: tuple(values) for name, values in bar.filters.items()}
+    if not (filters or ORDER in kept) or are_indexed(filters):
+        return False
+    return are_read_later(tenant_id, bar.range.starts_at, bar.range.ends_at)
+
+
+def _listed(request: PageRequest, bar: FilterBar) -> dict[str, Any]:
+    """A page of the list, and its finding."""
+    try:
+        with in_time(what=WHAT):
+            totals = read_total(request.tenant.id, bar, bar.range)
+    except TooMuchToRead:
+        return {"headline": "Calls", "bar": bar, "is_too_much": True}
     number = totals.requests + totals.tool_calls
     is_by_cost = request.GET.get(ORDER) == BY_COST and number <= RANKED_MAX
+    plain = bar.with_further({})
     bar = bar.with_further({ORDER: BY_COST} if is_by_cost else {})
-    context = frame(request, bar, page="calls") | {
+    context = {
+        "bar": bar,
         "headline": _headline(totals),
         "totals": totals,
         "number": number,
         "orders": [
-            Choice(bar.with_further({}).query(), "Newest", 0, not is_by_cost),
-            Choice(bar.with_further({ORDER: BY_COST}).query(), "Costliest", 0, is_by_cost),
+            Choice(plain.query(), "Newest", 0, not is_by_cost),
+            Choice(plain.with_further({ORDER: BY_COST}).query(), "Costliest", 0, is_by_cost),
         ],
         "is_by_cost": is_by_cost,
         "may_rank": number <= RANKED_MAX,
         "ranked_most": RANKED_MAX,
-        "explore": bar.with_further({}).query(path=reverse("dashboard:explore")),
+        "explore": plain.query(path=reverse("dashboard:explore")),
+        "is_narrow": bool(bar.chips),
+        "cleared": bar.without_chips().query(),
     }
     try:
         with in_time(what=WHAT):
-            context |= _rows(request, bar, is_by_cost=is_by_cost)
+            return context | _rows(request, bar, is_by_cost=is_by_cost)
     except TooMuchToRead:
-        context["is_too_much"] = True
-    return render(request, "dashboard/explore/calls.html", context)
+        return context | {"is_too_much": True}
 
 
 def _rows(request: PageRequest, bar: FilterBar, *, is_by_cost: bool) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from django.urls import reverse
 from dashboard.explore.metrics import METRICS, Metric
 from dashboard.filter_bar import COST, FilterBar, TimeRange
 from metering.reporting.question import Filters, UsageQuestion
+from metering.reporting.sources import has_quarters, sets_for
 
 CUMULATIVE: Final = "cumulative"
 SHAPE: Final = "shape"
@@ -71,6 +72,12 @@ class Exploration:
             timezone=str(self.bar.zone),
             filters={**self.filters, **(only or {})},
         )
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether sums by quarter of an hour answer it."""
+        sets = sets_for(frozenset(self.group_by) | frozenset(self.filters))
+        return not self.metric.is_counted and has_quarters(sets)
 
     @property
     def filters(self) -> Filters:

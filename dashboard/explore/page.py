@@ -66,7 +66,7 @@ def page(request: PageRequest) -> HttpResponse:
         "curl": curl_line(view, service_url(request)),
         "has_usage": has_usage(request.tenant.id),
     }
-    if view.metric.is_counted and is_counted_later(view.tenant_id, bar):
+    if not view.is_quick and is_counted_later(view.tenant_id, bar):
         context["headline"] = f"{view.metric.words} by {view.group_by[0]}"
         context["later"] = view.link(path=reverse("dashboard:explore_ranking"))
     else:

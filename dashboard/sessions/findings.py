@@ -63,10 +63,10 @@ def headline(
     cost_nanos: int,
     repeats: Repeats,
     loop: Loop | None,
-    usual: Usual,
+    usual: Usual | None,
     whose: str,
 ) -> str:
-    """One sentence on the cost against the usual, and one on what made it."""
+    """One sentence on the cost against the usual (None: not read yet), and one on what made it."""
     return " ".join(
         [
             f"This session cost {money(cost_nanos)}{_compared(cost_nanos, usual, whose)}.",
@@ -93,7 +93,9 @@ def times_usual(nanos: int, usual_nanos: int) -> str:
     return f"{words}{TIMES_SIGN}"
 
 
-def _compared(cost_nanos: int, usual: Usual, whose: str) -> str:
+def _compared(cost_nanos: int, usual: Usual | None, whose: str) -> str:
+    if usual is None:
+        return ""
     of = f" of {whose}" if whose else ""
     if not usual.is_known:
         return f"; there are too few earlier sessions{of} to say what is usual"

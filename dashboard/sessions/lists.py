@@ -15,6 +15,7 @@ from alerts.models import Incident
 from common.cursors import InvalidCursor, read_sort_key, write_cursor
 from dashboard.access import PageRequest, cached_page
 from dashboard.amounts import money
+from dashboard.counted_later import are_read_later
 from dashboard.curl_lines import curl_context
 from dashboard.filter_bar import Choice, FilterBar
 from dashboard.findings import shortened
@@ -36,6 +37,7 @@ from metering.reporting.session_list import (
 from tenants.roles import Scope
 
 PER_PAGE: Final = 50
+CURSOR: Final = "cursor"
 MODELS_SHOWN: Final = 2
 ORDER_WORDS: Final[dict[Order, str]] = {
     "cost": "Costliest",
@@ -83,18 +85,42 @@ def page(request: PageRequest) -> HttpResponse:
     """Which sessions cost most, and which are unlike the others of their agent?"""
     bar, question = _question(request)
     after, bar = _after(request, bar)
+    shown = bar.with_further(_further(question))
+    context = frame(request, shown, page="sessions") | {
+        "prefix": question.prefix,
+        "exact": _exact(request.tenant.id, question, bar),
+        "orders": _orders(bar, question),
+    }
+    if are_read_later(question.tenant_id, question.starts_at, question.ends_at):
+        further = _further(question) | ({CURSOR: request.GET[CURSOR]} if after else {})
+        context["headline"] = f"{ORDER_WORDS[question.order]} sessions"
+        context["later"] = bar.with_further(further).query(path=reverse("dashboard:sessions_list"))
+    else:
+        context |= _listed(request)
+    return render(request, "dashboard/sessions/sessions.html", context)
+
+
+@require_safe
+@cached_page
+def listed(request: PageRequest) -> HttpResponse:
+    """The list of a page that was shown without it: a fragment that is read after it."""
+    return render(request, "dashboard/sessions/later.html", _listed(request))
+
+
+def _listed(request: PageRequest) -> dict[str, Any]:
+    """A page of the list, and its finding."""
+    bar, question = _question(request)
+    after, bar = _after(request, bar)
     found = list_sessions(question, limit=PER_PAGE, after=after)
     further = _further(question)
     bar = bar.with_further(further)
-    context = frame(request, bar, page="sessions") | {
+    context: dict[str, Any] = {
+        "bar": bar,
         "headline": _headline(found, question),
         "costs": bar.query(path=reverse("dashboard:session_costs")),
         "lines": _lines(request.tenant.id, found.rows, bar.teams),
         "read_since": found.read_since,
         "calls_max": f"{CALLS_READ_MAX:,}",
-        "prefix": question.prefix,
-        "exact": _exact(request.tenant.id, question, bar),
-        "orders": _orders(bar, question),
         "older": _older(bar, further, found),
         "newest": bar.query() if after else None,
         "cleared": bar.without_chips().with_further({}).query(),
@@ -102,7 +128,7 @@ def page(request: PageRequest) -> HttpResponse:
     }
     if not found.rows and not bar.chips:
         context |= curl_context(request, Scope.INGEST)
-    return render(request, "dashboard/sessions/sessions.html", context)
+    return context
 
 
 @require_safe
@@ -144,7 +170,7 @@ def _question(request: PageRequest) -> tuple[FilterBar, SessionQuestion]:
 
 def _after(request: PageRequest, bar: FilterBar) -> tuple[tuple[int, str] | None, FilterBar]:
     """Where the page before ended. An address that was edited starts over."""
-    text = request.GET.get("cursor")
+    text = request.GET.get(CURSOR)
     if text is None:
         return None, bar
     try:
@@ -177,7 +203,7 @@ def _older(bar: FilterBar, further: dict[str, str], found: SessionPage) -> str |
         return None
     last = found.rows[-1]
     cursor = write_cursor([last.key, last.session])
-    return bar.with_further(further | {"cursor": cursor}).query()
+    return bar.with_further(further | {CURSOR: cursor}).query()
 
 
 def _headline(found: SessionPage, question: SessionQuestion) -> str:

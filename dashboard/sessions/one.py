@@ -18,6 +18,7 @@ from common.errors import NotFound
 from common.values import normal_value
 from dashboard.access import PageRequest, cached_page, may_halt
 from dashboard.budgets.visible import budgets_of_reasons, is_visible, withheld
+from dashboard.counted_later import are_read_later
 from dashboard.enforcement.decisions import DECISION_WORDS
 from dashboard.enforcement.reasons import sentence_of
 from dashboard.filter_bar import FilterBar
@@ -32,7 +33,7 @@ from metering.limits.decisions import DecisionQuestion, list_decisions
 from metering.models import Decision, Operation
 from metering.reporting.events import cost_of
 from metering.reporting.reservations import Balance, read_balances
-from metering.reporting.session_list import earlier_costs
+from metering.reporting.session_list import USUAL_LOOK_BACK, earlier_costs
 from metering.reporting.session_steps import Step, read_steps
 from metering.reporting.sessions import EVENTS_MAX, SessionTotals, read_totals
 from metering.reporting.traces import CallNode, build_tree
@@ -79,7 +80,8 @@ class Facts(NamedTuple):
     steps: list[Step]
     totals: SessionTotals
     repeats: Repeats
-    usual: Usual
+    # None where that is read after the page.
+    usual: Usual | None
     main: tuple[str, str]
     incident: Incident | None
 
@@ -103,6 +105,10 @@ def page(request: PageRequest, session: str) -> HttpResponse:
     bar = filter_bar_of(request)
     session = normal_value(session)
     facts = _facts(request.tenant.id, session, bar.teams)
+    if facts.usual is None:
+        later = bar.query(path=reverse("dashboard:session_usual", args=[session]))
+    else:
+        later = ""
     lines = lines_of(
         facts.steps,
         times=facts.repeats.times,
@@ -119,6 +125,7 @@ def page(request: PageRequest, session: str) -> HttpResponse:
         | _figures(facts, lines)
         | {
             "session": session,
+            "later": later,
             "is_limited": bar.teams is not None,
             "lines": lines[pages.rows],
             "pages": pages,
@@ -132,7 +139,20 @@ def page(request: PageRequest, session: str) -> HttpResponse:
     return render(request, "dashboard/sessions/session.html", context)
 
 
-def _facts(tenant_id: int, session: str, teams: tuple[str, ...] | None) -> Facts:
+@require_safe
+@cached_page
+def compared(request: PageRequest, session: str) -> HttpResponse:
+    """What is usual, of a page that was shown without it: a fragment that is read after it."""
+    teams = filter_bar_of(request).teams
+    facts = _facts(request.tenant.id, normal_value(session), teams, may_wait=False)
+    context = _compared(facts) | {"total": facts.totals.total}
+    return render(request, "dashboard/sessions/later_usual.html", context)
+
+
+def _facts(
+    tenant_id: int, session: str, teams: tuple[str, ...] | None, *, may_wait: bool = True
+) -> Facts:
+    """What the page is made of; where what is usual `may_wait`, without that if it takes long."""
     try:
         found = read_steps(
             tenant_id=tenant_id, dimension="session", value=session, teams=teams, limit=EVENTS_MAX
@@ -141,20 +161,24 @@ def _facts(tenant_id: int, session: str, teams: tuple[str, ...] | None) -> Facts
         raise Http404 from error
     steps = found[:EVENTS_MAX]
     main = _main(steps)
-    costs = earlier_costs(
-        tenant_id=tenant_id,
-        session=session,
-        agent=main[0],
-        feature=main[1],
-        until=steps[-1].time,
-        teams=teams,
-    )
+    last_at = steps[-1].time
+    usual = None
+    if not may_wait or not are_read_later(tenant_id, last_at - USUAL_LOOK_BACK, last_at):
+        costs = earlier_costs(
+            tenant_id=tenant_id,
+            session=session,
+            agent=main[0],
+            feature=main[1],
+            until=last_at,
+            teams=teams,
+        )
+        usual = Usual(costs)
     totals = read_totals(tenant_id=tenant_id, session=session, teams=teams)
     return Facts(
         steps,
         totals,
         repeats_of(steps),
-        Usual(costs),
+        usual,
         main,
         _incident(tenant_id, session, teams),
     )
@@ -182,28 +206,18 @@ def _subtrees(steps: Sequence[Step]) -> dict[int, int]:
 
 def _figures(facts: Facts, lines: Sequence[Line]) -> dict[str, Any]:
     """The headline, tiles and charts."""
-    total, usual, loop = facts.totals.total, facts.usual, facts.loop
+    total, loop = facts.totals.total, facts.loop
     began_at = loop.began_at if loop is not None else None
     looping = {line.number for line in lines if began_at and line.step.time >= began_at}
     models = [(line.number, line.step) for line in lines if line.step.operation != Operation.TOOL]
     traces = {line.step.trace for line in lines if line.step.trace}
-    return {
-        "headline": headline(
-            facts.steps,
-            cost_nanos=total.cost_nanos,
-            repeats=facts.repeats,
-            loop=loop,
-            usual=usual,
-            whose="/".join(filter(None, facts.main)),
-        ),
+    return _compared(facts) | {
         "total": total,
         "calls": total.requests + total.tool_calls,
         "is_truncated": total.requests + total.tool_calls > len(lines),
         "repeats": facts.repeats,
         "loop": loop,
         "loop_begins": min(looping, default=0),
-        "usual": usual,
-        "times_usual": times_usual(total.cost_nanos, usual.median) if usual.is_known else "",
         "shares": [
             (f"By {name}", [row for row in rows if row.key[0]])
             for name, rows in facts.totals.by_dimension.items()
@@ -225,10 +239,29 @@ def _figures(facts: Facts, lines: Sequence[Line]) -> dict[str, Any]:
             ]
         ),
         "jumps": jumps_of(models, limit=JUMPS_MAX),
-        "histogram": _histogram(usual, total.cost_nanos),
-        "dearer": usual.dearer_than(total.cost_nanos),
         "trace": traces.pop() if len(traces) == 1 else "",
     }
+
+
+def _compared(facts: Facts) -> dict[str, Any]:
+    """The headline, and the cost beside what is usual, as far as that is read."""
+    usual, nanos = facts.usual, facts.totals.total.cost_nanos
+    found: dict[str, Any] = {
+        "usual": usual,
+        "headline": headline(
+            facts.steps,
+            cost_nanos=nanos,
+            repeats=facts.repeats,
+            loop=facts.loop,
+            usual=usual,
+            whose="/".join(filter(None, facts.main)),
+        ),
+    }
+    if usual is not None:
+        found["times_usual"] = times_usual(nanos, usual.median) if usual.is_known else ""
+        found["histogram"] = _histogram(usual, nanos)
+        found["dearer"] = usual.dearer_than(nanos)
+    return found
 
 
 def _costliest(lines: Sequence[Line]) -> list[Line]:

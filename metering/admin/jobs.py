@@ -7,7 +7,8 @@ from django.db.models import OuterRef, QuerySet, Subquery
 from django.http import HttpRequest
 
 from metering.models import BackgroundJob, Budget
-from tenants.admin_site import ReadOnlyAdmin, site
+from tenants.admin_kinds import ReadOnlyAdmin
+from tenants.admin_site import site
 
 
 @register(BackgroundJob, site=site)

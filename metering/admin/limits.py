@@ -15,8 +15,9 @@ from metering.fields.forms import MONEY_ROLES, match_field, match_words
 from metering.fields.match_widget import rows_for
 from metering.models import Mode
 from tenants.admin_forms import FilledForm, RowForm
+from tenants.admin_kinds import KindAdmin
 from tenants.admin_questions import Question, question_about
-from tenants.admin_site import KindAdmin, TenantModelAdmin
+from tenants.admin_site import TenantModelAdmin
 
 
 def per_field(label: str, names: Sequence[str], help_text: str) -> forms.MultipleChoiceField:

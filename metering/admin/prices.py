@@ -22,8 +22,9 @@ from metering.fields.rates import RATE_LABELS, format_rates, rate_unit, read_rat
 from metering.models import CataloguePrice, TenantPrice, ToolPrice
 from metering.pricing.rates import check_rates
 from tenants.admin_forms import FilledForm, RowForm
+from tenants.admin_kinds import ReadOnlyAdmin
 from tenants.admin_questions import Question, question_about
-from tenants.admin_site import ReadOnlyAdmin, actor_of, shown_moment, site, tenant_of
+from tenants.admin_site import actor_of, shown_moment, site, tenant_of
 
 RATE_FIELDS: Final = tuple(f"rate_{key}" for key in RATE_LABELS)
 

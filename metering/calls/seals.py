@@ -24,7 +24,12 @@ from metering.core.dimensions import REQUEST
 from metering.core.periods import EPOCH
 from metering.usage.columns import StoredEvent
 from tenants.retention import permit_removal
-from tenants.scope import change_configuration, hold_configuration, lock_configuration_shared
+from tenants.scope import (
+    change_configuration,
+    hold_configuration,
+    lock_configuration_shared,
+    once_a_snapshot,
+)
 
 EVENTS_A_CHUNK: Final = 2_000
 ENTRIES_A_CHUNK: Final = 5_000
@@ -68,6 +73,7 @@ def first_kept(now: datetime) -> datetime:
     return oldest.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
 
 
+@once_a_snapshot
 def read_sealed(tenant_id: int) -> Sealed:
     """How far the tenant's usage is sealed."""
     with connection.cursor() as cursor:

@@ -37,9 +37,10 @@ BATCH_EVENTS_MIN: Final = 200
 # What one transaction takes of several tenants: this many, and so much of each.
 TENANTS_TOGETHER_MAX: Final = 16
 WEIGHT_TOGETHER_MAX: Final = 4
-# While this many threads run such transactions, more tenants of whom little waits wait for the next
-# one: with each thread that took some of them there would be fewer to share what it costs.
-SHARING_THREADS_MAX: Final = 3
+# While this many threads work for tenants of whom little waits, the others leave such tenants to
+# them: each would take the next that comes, and none would share what a transaction costs. One that
+# has taken BATCH_SECONDS is held up, and no longer counts.
+LITTLE_THREADS_MAX: Final = 2
 # Tenants whose last batch is remembered; beyond these the oldest is forgotten.
 SPEEDS_MAX: Final = 1_000
 # After so long a connection is replaced, which takes some milliseconds.
@@ -128,8 +129,8 @@ class Committer(Generic[Item]):
         # Tenants that may have a batch, in order: those with items and without enough threads.
         self._ready: OrderedDict[int, None] = OrderedDict()
         self._running: Counter[int] = Counter()
-        # Threads whose transaction is of several tenants.
-        self._sharing = 0
+        # When those batches began that others may share.
+        self._little: dict[_Batch[Item], float] = {}
         # How much weight a tenant's last batch did in BATCH_SECONDS.
         self._speeds: OrderedDict[int, int] = OrderedDict()
         self._changed = threading.Condition()
@@ -201,6 +202,8 @@ class Committer(Generic[Item]):
             self._commit_shared([batch, *along])
         else:
             self._commit(batch)
+        with self._changed:
+            self._little.pop(batch, None)
         seconds = (time.monotonic() - began_at) / (1 + len(along))
         for each in (batch, *along):
             self._end_batch(each, seconds=seconds)
@@ -212,15 +215,19 @@ class Committer(Generic[Item]):
                 if self._is_stopping and not self._ready:
                     self._changed.notify_all()
                     return None
-                self._changed.wait()
+                self._changed.wait(BATCH_SECONDS if self._ready else None)
             most = self._weight_max
             if len(self._ready) > 1:
                 allowed = self._speeds.get(tenant_id, most)
                 most = min(most, max(self._weight_min, allowed))
-            return self._take_of(tenant_id, most)
+            batch = self._take_of(tenant_id, most)
+            if self._commit_together is not None and _is_little(batch.taken):
+                self._little[batch] = time.monotonic()
+            return batch
 
     def _next_tenant(self) -> int | None:
-        if self._sharing < SHARING_THREADS_MAX:
+        since = time.monotonic() - BATCH_SECONDS
+        if sum(began_at > since for began_at in self._little.values()) < LITTLE_THREADS_MAX:
             return next(iter(self._ready), None)
         much = (id_ for id_ in self._ready if not _is_little(self._queues[id_]))
         return next(much, None)
@@ -237,12 +244,11 @@ class Committer(Generic[Item]):
 
     def _take_along(self, batch: "_Batch[Item]") -> "list[_Batch[Item]]":
         """The batches of other tenants to commit with this one: where all that waits is little."""
-        if self._commit_together is None or not _is_little(batch.taken):
+        if batch not in self._little:
             return []
         with self._changed:
             little = [id_ for id_ in self._ready if _is_little(self._queues[id_])]
             along = little[: TENANTS_TOGETHER_MAX - 1]
-            self._sharing += bool(along)
             return [self._take_of(tenant_id, WEIGHT_TOGETHER_MAX) for tenant_id in along]
 
     def _cut_off(self, queue: deque[_Entry[Item]], weight_max: int) -> list[_Entry[Item]]:
@@ -288,8 +294,6 @@ class Committer(Generic[Item]):
             apart = {batch.tenant_id for batch in batches}
         for batch in batches:
             batch.is_put_back = batch.tenant_id in apart
-        with self._changed:
-            self._sharing -= 1
 
     def _commit(self, batch: "_Batch[Item]") -> None:
         """Commit the items, and say what is left to do in batches of their own."""

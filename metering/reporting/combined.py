@@ -17,6 +17,7 @@ from metering.reporting.intervals import Bucket
 from metering.reporting.kept import require_events
 from metering.reporting.question import Filters, UsageQuestion
 from metering.reporting.usage import Cell
+from metering.reporting.usage_branches import WaitingBatch, batches_within
 from metering.rollups.sets import COMBINED, DAY_SECONDS
 from metering.usage.batch_events import events_of_batches
 
@@ -74,7 +75,7 @@ def count_combined(  # noqa: PLR0913 - what is asked, and of what
     portion: Sequence[Bucket],
     group_by: tuple[str, ...],
     filters: Filters,
-    waiting: Sequence[int],
+    waiting: Sequence[WaitingBatch],
     *,
     dimension: str,
     what: str,
@@ -93,9 +94,10 @@ def count_combined(  # noqa: PLR0913 - what is asked, and of what
     has_value = Condition(f"\"{dimension}\" <> ''", [])
     wanted = join(" AND ", [on_events(filters), has_value])
     parts = list(_of_combinations(question, by_day, names, wanted))
-    not_rolled_up = Condition(*events_of_batches(waiting))
+    batch_ids = batches_within(waiting, portion[0].reads_from, portion[-1].reads_to)
+    not_rolled_up = Condition(*events_of_batches(batch_ids))
     for read, within in ((by_day, not_rolled_up), (inside, NO_CONDITION)):
-        if read and (within is NO_CONDITION or waiting):
+        if read and (within is NO_CONDITION or batch_ids):
             parts.append(_of_events(question, read, names, join(" AND ", [within, wanted])))
     every = join(" UNION ALL ", parts)
     each = ", ".join(["bucket", *(f"value_{place}" for place in range(len(names)))])

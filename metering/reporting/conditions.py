@@ -39,6 +39,11 @@ def on_events(filters: Filters) -> Condition:
     return join(" AND ", [NO_CONDITION, *on_each])
 
 
+def are_indexed(filters: Filters) -> bool:
+    """Whether an index finds the events of these filters."""
+    return any(name in _INDEXED and "" not in values for name, values in filters.items())
+
+
 def on_rollup(filters: Filters, dimension_set: DimensionSet) -> Condition:
     """Return the filters as a condition on rows of a dimension set that has their dimensions."""
     on_each = [

@@ -45,7 +45,7 @@ def distinct_in(
         sets = []
     what = f"Distinct values of {dimension}"
     of_events = [part for part in stretches(portion, sets) if part.source is None]
-    filters, waiting = filters_of(question, group_by, keys), waiting_batches(question)
+    filters, waiting = filters_of(question, group_by, keys), waiting_batches(question.tenant_id)
     beside_sums = sum((part.ends_at - part.starts_at for part in of_events), timedelta())
     if (
         (not sets or beside_sums > EVENTS_BESIDE_SUMS_MAX)

@@ -16,10 +16,11 @@ from metering.reporting.intervals import Bucket
 from metering.reporting.kept import require_sums
 from metering.reporting.question import EVERYTHING, Filters, InvalidQuestion, UsageQuestion
 from metering.reporting.run_rate import HISTORY_DAYS_MAX, PastDay, outlook
-from metering.reporting.sources import sets_for
+from metering.reporting.sources import has_quarters, sets_for
 from metering.reporting.usage import Measures, measures_in, total_usage
 from metering.reporting.usage_branches import hides_values
 from metering.rollups.sets import QUARTER_SECONDS
+from tenants.scope import once_a_snapshot
 
 PERIODS: Final = ("day", "week", "month", "quarter")
 
@@ -64,7 +65,7 @@ def forecast(
     spent = _spent(asked, Span(starts_at, ends_at))
     zone = ZoneInfo(timezone)
     expected = outlook(
-        _past_days(asked, days, now),
+        _past_days(asked, now),
         today=today.starts_at.astimezone(zone).weekday(),
         to_come=_weekdays_to_come(days, today, ends_at, zone),
     )
@@ -99,14 +100,16 @@ def _weekdays_to_come(
     return weekdays
 
 
-def _past_days(asked: UsageQuestion, days: PeriodClock, now: datetime) -> list[PastDay]:
+@once_a_snapshot
+def _past_days(asked: UsageQuestion, now: datetime) -> Sequence[PastDay]:
     """Return the days before today, from the first with usage on, each cut at the time of now.
 
     Where roll-ups have nothing but whole days of UTC, days are those, and evenly spent.
     """
+    days = PeriodClock(period="day", timezone=asked.timezone)
     sets = sets_for(frozenset(asked.filters))
-    has_quarters = any(each.grain_seconds == QUARTER_SECONDS for each in sets)
-    if sets and not has_quarters:
+    are_days = bool(sets) and not has_quarters(sets)
+    if are_days:
         days = PeriodClock(period="day", timezone="UTC")
     today = days.span(now)
     assert today.ends_at is not None, "a day ends"
@@ -123,7 +126,7 @@ def _past_days(asked: UsageQuestion, days: PeriodClock, now: datetime) -> list[P
     history = replace(asked, starts_at=past[0].starts_at, ends_at=today.starts_at, interval="none")
     if not sets or hides_values(history, sets):
         require_few_events(history, [(history.starts_at, history.ends_at)], what="The past days")
-    if sets and not has_quarters:
+    if are_days:
         cut = timedelta()
         rest_share = 1 - elapsed / (today.ends_at - today.starts_at)
     else:

@@ -10,7 +10,7 @@ from django.db import connection
 
 from metering.core.dimensions import REQUEST
 from metering.ledger.windows import WINDOW_COLUMNS, WindowState, used_share_sql
-from metering.models import LimitIncreaseStatus
+from metering.models import LimitIncreaseStatus, Period
 
 # A rate that was seen for less than this share of the window says nothing yet.
 SEEN_SHARE: Final = Decimal("0.02")
@@ -32,7 +32,8 @@ _RANKED: Final = f"""
         AND o.tenant_id = b.tenant_id AND o.budget_id = b.id AND o.revision = b.revision
     UNION ALL
     SELECT * FROM budget_window o
-    WHERE NOT b.is_rolling AND o.tenant_id = b.tenant_id AND o.id IN (
+    WHERE NOT b.is_rolling AND b.period = '{Period.LIFETIME.value}'
+        AND o.tenant_id = b.tenant_id AND o.id IN (
         (SELECT id FROM budget_window w WHERE w.tenant_id = b.tenant_id AND w.budget_id = b.id
             AND w.revision = b.revision AND w.ends_at IS NULL AND w.level_percent > 0
         ORDER BY id DESC LIMIT {RANKED_MAX})
@@ -43,10 +44,9 @@ _RANKED: Final = f"""
     )
 """
 _BIN_COUNTS: Final = ", ".join(
-    f"count(*) FILTER (WHERE least(floor(used * {BINS - 1}), {BINS - 1}) = {place})"
-    " OVER (PARTITION BY budget_id)"
-    for place in range(BINS)
+    f"coalesce(sum(number) FILTER (WHERE bin = {place}), 0)::bigint" for place in range(BINS)
 )
+# How full a window is takes long to tell: it is told once for each, before they are ranked.
 _FULLEST: Final = f"""
     WITH raised AS (
         SELECT budget_id, group_key, sum(add_cost_nanos) AS cost_nanos, sum(add_tokens) AS tokens,
@@ -55,7 +55,7 @@ _FULLEST: Final = f"""
         FROM limit_increase WHERE tenant_id = %(tenant)s
             AND status = '{LimitIncreaseStatus.APPROVED.value}'
             AND starts_at <= %(now)s AND ends_at > %(now)s GROUP BY budget_id, group_key
-    ), counting AS (
+    ), counting AS MATERIALIZED (
         SELECT w.tenant_id, w.id, w.budget_id,
             {used_share_sql("coalesce(every.{part}, 0) + coalesce(own.{part}, 0)")} AS used,
             CASE WHEN w.ends_at IS NOT NULL AND NOT b.is_rolling THEN
@@ -67,23 +67,31 @@ _FULLEST: Final = f"""
         WHERE b.tenant_id = %(tenant)s AND b.archived_at IS NULL AND NOT ('{REQUEST}' = ANY(b.per))
             AND b.id = ANY(%(budget_ids)s)
             AND (%(needle)s::text IS NULL OR w.group_key ILIKE %(needle)s)
-            AND NOT EXISTS (
+            AND (%(values)s::jsonb = '{{}}' OR NOT EXISTS (
                 SELECT FROM jsonb_each(%(values)s::jsonb) AS narrowed (name, wanted)
                 WHERE narrowed.name = ANY(b.per) AND NOT coalesce(jsonb_exists(narrowed.wanted,
                     w.group_key::jsonb ->> (array_position(b.per::text[], narrowed.name) - 1)),
                     false)
-            )
+            ))
+    ), everything AS (
+        SELECT count(*) FILTER (WHERE used >= 1) AS over,
+            count(*) FILTER (WHERE used < 1 AND used > passed AND passed >= {SEEN_SHARE})
+                AS running_out
+        FROM counting
+    ), spread AS (
+        SELECT budget_id, sum(number)::bigint AS windows, ARRAY[{_BIN_COUNTS}] AS bins FROM (
+            SELECT budget_id, least(floor(used * {BINS - 1}), {BINS - 1})::int AS bin,
+                count(*) AS number
+            FROM counting GROUP BY 1, 2
+        ) binned GROUP BY budget_id
     ), ranked AS (
-        SELECT tenant_id, id, count(*) OVER (PARTITION BY budget_id) AS windows,
-            count(*) FILTER (WHERE used >= 1) OVER () AS over,
-            count(*) FILTER (WHERE used < 1 AND used > passed AND passed >= {SEEN_SHARE}) OVER ()
-                AS running_out,
-            row_number() OVER (PARTITION BY budget_id ORDER BY used DESC NULLS LAST, id) AS place,
-            ARRAY[{_BIN_COUNTS}] AS bins
+        SELECT tenant_id, id, budget_id,
+            row_number() OVER (PARTITION BY budget_id ORDER BY used DESC NULLS LAST, id) AS place
         FROM counting
     )
-    SELECT {WINDOW_COLUMNS}, ranked.windows, ranked.over, ranked.running_out, ranked.bins
-    FROM ranked JOIN budget_window w ON w.tenant_id = ranked.tenant_id AND w.id = ranked.id
+    SELECT {WINDOW_COLUMNS}, spread.windows, everything.over, everything.running_out, spread.bins
+    FROM ranked JOIN spread USING (budget_id) CROSS JOIN everything
+    JOIN budget_window w ON w.tenant_id = ranked.tenant_id AND w.id = ranked.id
     WHERE ranked.place > %(skipped)s AND ranked.place <= %(skipped)s + %(per_budget)s
     ORDER BY ranked.place
 """

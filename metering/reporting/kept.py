@@ -14,8 +14,10 @@ from metering.reporting.question import InvalidQuestion, UsageQuestion
 from metering.reporting.sources import sets_for, stretches
 from metering.reporting.usage_branches import hides_values
 from metering.rollups.sets import DAY_SECONDS
+from tenants.scope import once_a_snapshot
 
 
+@once_a_snapshot
 def first_event_at(tenant_id: int) -> datetime | None:
     """Return the time of the first event; None if there is none, or if older ones were removed."""
     if read_sealed(tenant_id).sealed_until > EPOCH:

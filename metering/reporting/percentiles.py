@@ -112,7 +112,7 @@ def percentiles_in(
     require_few_events(question, [(part.starts_at, part.ends_at) for part in of_events], what=what)
     parts = rows_to_add(
         question,
-        Source(sets, waiting_batches(question)),
+        Source(sets, waiting_batches(question.tenant_id)),
         portion,
         group_by=group_by,
         table=_table(measures),

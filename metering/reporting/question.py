@@ -80,6 +80,10 @@ class UsageQuestion:
                 f"With interval {self.interval} a range is at most {longest.days} days long.",
             )
 
+    def __hash__(self) -> int:
+        filters = frozenset((name, tuple(values)) for name, values in self.filters.items())
+        return hash((self.tenant_id, self.starts_at, self.ends_at, self.group_by, filters))
+
     @property
     def dimensions(self) -> frozenset[str]:
         """Every dimension that the answer depends on."""

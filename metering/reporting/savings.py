@@ -6,7 +6,7 @@ had another rate. Cached input is compared with the full input price. Everything
 from the calls it names. `what_if` rates calls one by one.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
@@ -96,6 +96,22 @@ def savings(question: UsageQuestion) -> Savings:
     return Savings(_shown(findings), left_out)
 
 
+class _Tokens(NamedTuple):
+    """Tokens of a day, each counted once."""
+
+    plain: int
+    cache_read: int
+    cache_write: int
+    output: int
+
+    @classmethod
+    def of(cls, day: Measures) -> "_Tokens":
+        """Return the tokens of a day's sums, whose input includes what was cached."""
+        cached = day.cache_read_tokens + day.cache_write_tokens
+        plain = max(day.input_tokens - cached, 0)
+        return cls(plain, day.cache_read_tokens, day.cache_write_tokens, day.output_tokens)
+
+
 class _ModelSums(NamedTuple):
     """A model's usage, a day each, with the price in force as the day began."""
 
@@ -180,32 +196,48 @@ def _cheapest_other(
     """
     if any(day.unpriced for _, day, _ in model.days):
         return  # what it cost is not known
+    days = [(at, _Tokens.of(day)) for at, day, _ in model.days]
     found: list[Finding] = []
     for other in models:
         if other is model or other.provider != model.provider:
             continue
-        costs = [
-            _cost_at(day, book.price_at(provider=None, model=other.model, at=at))
-            for at, day, _ in model.days
-        ]
-        known = [cost for cost in costs if cost is not None]
-        saved = model.cost_nanos - _rounded(sum(known, Fraction()))
-        if len(known) == len(costs) and saved * 100 >= model.cost_nanos * SAVED_PERCENT_MIN:
+        cost = _cost_as(book, other.model, days)
+        if cost is None:
+            continue
+        saved = model.cost_nanos - _rounded(cost)
+        if saved * 100 >= model.cost_nanos * SAVED_PERCENT_MIN:
             filters = {"model": model.model}
             found.append(Finding(Kind.CHEAPER_MODEL, saved, model.calls, filters, other.model))
     yield from sorted(found, key=lambda one: one.nanos)[:1]
 
 
-def _cost_at(day: Measures, price: Price | None) -> Fraction | None:
-    """What a day's tokens cost at a price; None where it has no rate for tokens."""
-    if price is None or not {"input_tokens", "output_tokens"} <= price.rates.keys():
-        return None
-    plain = day.input_tokens - day.cache_read_tokens - day.cache_write_tokens
+def _cost_as(
+    book: PriceBook, model: str, days: Sequence[tuple[datetime, _Tokens]]
+) -> Fraction | None:
+    """What the tokens of these days cost at a model's prices; None where one has no rate for
+    tokens. Days of one price are added up first: fractions are slow.
+    """
+    by_rates: dict[int, tuple[Price, list[_Tokens]]] = {}
+    for at, tokens in days:
+        price = book.price_at(provider=None, model=model, at=at)
+        if price is None or not {"input_tokens", "output_tokens"} <= price.rates.keys():
+            return None
+        by_rates.setdefault(id(price.rates), (price, []))[1].append(tokens)
+    return sum(
+        (
+            _cost_at(price, _Tokens(*map(sum, zip(*each, strict=True))))
+            for price, each in by_rates.values()
+        ),
+        Fraction(),
+    )
+
+
+def _cost_at(price: Price, tokens: _Tokens) -> Fraction:
     return (
-        max(plain, 0) * _rate(price, "input_tokens")
-        + day.cache_read_tokens * _rate(price, "cache_read_tokens", "input_tokens")
-        + day.cache_write_tokens * _rate(price, "cache_write_tokens", "input_tokens")
-        + day.output_tokens * _rate(price, "output_tokens")
+        tokens.plain * _rate(price, "input_tokens")
+        + tokens.cache_read * _rate(price, "cache_read_tokens", "input_tokens")
+        + tokens.cache_write * _rate(price, "cache_write_tokens", "input_tokens")
+        + tokens.output * _rate(price, "output_tokens")
     )
 
 

@@ -4,7 +4,7 @@ Every zone's offset is a multiple of 15 minutes, so buckets of any zone are whol
 a UTC day is used where it lies inside one bucket.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -31,6 +31,13 @@ def sets_for(dimensions: frozenset[str]) -> list[DimensionSet]:
     """Return the roll-ups that know exactly these dimensions, the coarse one first."""
     sets = (find_set(dimensions, grain_seconds=grain) for grain in (DAY_SECONDS, QUARTER_SECONDS))
     return [dimension_set for dimension_set in sets if dimension_set is not None]
+
+
+def has_quarters(sets: Iterable[DimensionSet]) -> bool:
+    """Whether some of these roll-ups are by quarter of an hour: few rows, cut at almost any time.
+    Others are of whole days, beside events where a day is cut.
+    """
+    return any(each.grain_seconds == QUARTER_SECONDS for each in sets)
 
 
 def stretches(

@@ -10,19 +10,23 @@ Tokens are as normalised: input includes cached, output includes reasoning. Void
 nowhere.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property, partial
 from itertools import islice, takewhile
 from typing import Final, NamedTuple
 
-from common.queries import fetch_rows
+from django.db import connection
+
+from common.queries import Parameters, Rows, fetch_rows
 from metering.models import MEASURES
 from metering.reporting.conditions import NO_CONDITION, Condition
 from metering.reporting.cursors import cut_page
 from metering.reporting.intervals import Bucket
 from metering.reporting.question import Filters, UsageQuestion
 from metering.reporting.sources import sets_for
-from metering.reporting.usage_branches import Source, hides_values, rows_to_add
+from metering.reporting.usage_branches import Source, WaitingBatch, hides_values, rows_to_add
 from metering.reporting.usage_cursors import (
     UsagePosition,
     end_of_page,
@@ -32,12 +36,20 @@ from metering.reporting.usage_cursors import (
     shown_by,
 )
 from metering.rollups.sets import OTHER, SUM_LIST
+from tenants.scope import once_a_snapshot
 
 # A page reads as few buckets as it needs: one of events or two of roll-ups first, then twice as
 # many each time.
 BUCKETS_MAX: Final = 256
-# Compiling a query takes longer than running one of these.
-TUNING: Final = "SET LOCAL jit = off; SET LOCAL work_mem = '32MB'"
+# Of all groups, whatever of them is shown: a group without calls has nothing else either.
+TOTAL_LIST: Final = ", ".join(f"sum(sum({name})) OVER ()" for name in MEASURES)
+# Compiling a query, or starting workers for it, takes longer than running one of these.
+TUNING: Final = """
+    SET LOCAL jit = off; SET LOCAL work_mem = '32MB'; SET LOCAL max_parallel_workers_per_gather = 0
+"""
+# PostgreSQL takes the events that came just now for one, and would sort them to group them.
+_BY_HASH: Final = f"{TUNING}; SET LOCAL enable_sort = off"
+_ANY_PLAN: Final = "SET LOCAL enable_sort = DEFAULT"
 
 
 class Measures(NamedTuple):
@@ -85,12 +97,25 @@ Cell = tuple[int, tuple[str, ...]]
 Keys = Collection[tuple[str, ...]]
 
 
-class UsagePage(NamedTuple):
-    """A page of rows, and the total over all pages."""
+@dataclass(frozen=True)
+class UsagePage:
+    """A page of rows, and the total over all pages, which is read when it is asked for."""
 
     rows: Sequence[UsageRow]
-    total: Measures
     next_cursor: str | None
+    read_total: Callable[[], Measures] = field(repr=False)
+
+    @cached_property
+    def total(self) -> Measures:
+        """What all pages add up to."""
+        return self.read_total()
+
+
+class _Found(NamedTuple):
+    """Rows, and what all groups add up to where the same statement has told."""
+
+    rows: list[UsageRow]
+    total: Measures | None = None
 
 
 def usage(question: UsageQuestion, *, limit: int = 100, cursor: str | None = None) -> UsagePage:
@@ -102,10 +127,9 @@ def usage(question: UsageQuestion, *, limit: int = 100, cursor: str | None = Non
     """
     mark = mark_of_question(question)
     position = position_of(cursor, mark, question)
-    waiting = waiting_batches(question)
-    source = _source(question, question.dimensions, waiting)
+    source = _source(question, question.dimensions)
     read = _rows_by_cost if question.interval == "none" else _rows_by_start
-    rows = read(question, source, position, limit + 1)
+    rows, total = read(question, source, position, limit + 1)
     page = cut_page(
         rows,
         limit=limit,
@@ -115,12 +139,19 @@ def usage(question: UsageQuestion, *, limit: int = 100, cursor: str | None = Non
         ),
         bounds=(question.starts_at, question.ends_at),
     )
-    return UsagePage(page.rows, _total(question, waiting), page.next_cursor)
+    read_total = partial(total_usage, question) if total is None else lambda: total
+    return UsagePage(page.rows, page.next_cursor, read_total)
 
 
+@once_a_snapshot
 def total_usage(question: UsageQuestion) -> Measures:
-    """Return the total of a question alone."""
-    return _total(question, waiting_batches(question))
+    """Return the total of a question alone, from the smallest roll-up that knows its filters."""
+    source = _source(question, frozenset(question.filters))
+    parts = rows_to_add(question, source, [question.whole], group_by=())
+    (sums,) = fetch_rows(
+        f"SELECT {SUM_LIST} FROM ({parts.sql}) parts", parts.parameters, tuning=TUNING
+    )
+    return Measures(*(value or 0 for value in sums))
 
 
 def portion_of(question: UsageQuestion, rows: Sequence[UsageRow]) -> list[Bucket]:
@@ -158,53 +189,48 @@ def measures_in(
         return {}
     parts = rows_to_add(
         question,
-        _source(
-            question,
-            frozenset(group_by) | frozenset(question.filters),
-            waiting_batches(question),
-        ),
+        _source(question, frozenset(group_by) | frozenset(question.filters)),
         portion,
         group_by=group_by,
         filters=None if keys is None else filters_of(question, group_by, keys),
     )
     columns = ", ".join(["bucket", *(f"group_{index}" for index in range(len(group_by)))])
-    rows = fetch_rows(
+    rows = _fetch_grouped(
         f"SELECT {columns}, {SUM_LIST} FROM ({parts.sql}) parts GROUP BY {columns}"
         " HAVING sum(requests) + sum(tool_calls) > 0 LIMIT %s",
         [*parts.parameters, limit],
-        tuning=TUNING,
     )
     width = 1 + len(group_by)
     return {(row[0], row[1:width]): Measures(*row[width:]) for row in rows}
 
 
-def waiting_batches(question: UsageQuestion) -> list[int]:
+def _fetch_grouped(statement: str, parameters: Parameters) -> Rows:
+    rows = fetch_rows(statement, parameters, tuning=_BY_HASH)
+    with connection.cursor() as cursor:
+        cursor.execute(_ANY_PLAN)
+    return rows
+
+
+@once_a_snapshot
+def waiting_batches(tenant_id: int) -> Sequence[WaitingBatch]:
     """Return batches that no roll-up holds yet, in order of id."""
     rows = fetch_rows(
-        "SELECT id FROM ingest_batch WHERE tenant_id = %s AND rolled_up_at IS NULL ORDER BY id",
-        [question.tenant_id],
+        "SELECT id, first_at, last_at FROM ingest_batch"
+        " WHERE tenant_id = %s AND rolled_up_at IS NULL ORDER BY id",
+        [tenant_id],
     )
-    return [batch_id for (batch_id,) in rows]
+    return [WaitingBatch(*row) for row in rows]
 
 
-def _source(question: UsageQuestion, dimensions: frozenset[str], waiting: list[int]) -> Source:
+def _source(question: UsageQuestion, dimensions: frozenset[str]) -> Source:
     sets = sets_for(dimensions)
+    waiting = waiting_batches(question.tenant_id)
     return Source([] if hides_values(question, sets) else sets, waiting)
-
-
-def _total(question: UsageQuestion, waiting: list[int]) -> Measures:
-    """Return the sum over all rows, from the smallest roll-up that knows the filters."""
-    source = _source(question, frozenset(question.filters), waiting)
-    parts = rows_to_add(question, source, [question.whole], group_by=())
-    (sums,) = fetch_rows(
-        f"SELECT {SUM_LIST} FROM ({parts.sql}) parts", parts.parameters, tuning=TUNING
-    )
-    return Measures(*(value or 0 for value in sums))
 
 
 def _rows_by_start(
     question: UsageQuestion, source: Source, position: UsagePosition | None, limit: int
-) -> list[UsageRow]:
+) -> _Found:
     """Return rows after the position, reading only as many buckets as hold them."""
     rows: list[UsageRow] = []
     after = None if position is None else position.group
@@ -214,22 +240,24 @@ def _rows_by_start(
         next(remaining, None)  # without groups a bucket has one row, which ended the page before
     size = 2 if source.sets else 1
     while len(rows) < limit and (portion := list(islice(remaining, size))):
-        rows += _read_rows(question, source, portion, after, limit - len(rows))
+        rows += _read_rows(question, source, portion, after, limit - len(rows)).rows
         after = None
         size = min(2 * size, BUCKETS_MAX)
-    return rows
+    return _Found(rows)
 
 
 def _rows_by_cost(
     question: UsageQuestion, source: Source, position: UsagePosition | None, limit: int
-) -> list[UsageRow]:
-    """Return rows that no page has shown."""
+) -> _Found:
+    """Return rows that no page has shown, and the total where no cursor leaves out groups."""
     shown = frozenset(shown_by(position))
     after = None if position is None else position.group
     order = "sum(cost_nanos) DESC, " if after is None else ""
     most = limit + len(shown)
-    rows = _read_rows(question, source, [question.whole], after, most, order=order)
-    return [row for row in rows if mark_of_group(row.key) not in shown][:limit]
+    found = _read_rows(question, source, [question.whole], after, most, order=order)
+    return found._replace(
+        rows=[row for row in found.rows if mark_of_group(row.key) not in shown][:limit]
+    )
 
 
 def _read_rows(
@@ -240,9 +268,9 @@ def _read_rows(
     limit: int,
     *,
     order: str = "",
-) -> list[UsageRow]:
-    """Return rows of these buckets by start and group, unless another order comes first; of the
-    first bucket those after a group.
+) -> _Found:
+    """Return rows of these buckets by start and group, unless another order comes first, and with
+    it the total; of the first bucket those after a group.
     """
     width = len(question.group_by)
     parts = rows_to_add(question, source, portion, group_by=question.group_by)
@@ -252,19 +280,23 @@ def _read_rows(
         values = ", ".join(["%s"] * len(after))
         condition = Condition(f"(bucket > 1 OR ({', '.join(groups)}) > ({values}))", after)
     key = ", ".join(["bucket", *groups])
-    rows = fetch_rows(
-        f"SELECT {key}, {SUM_LIST} FROM ({parts.sql}) parts"
+    totals = f", {TOTAL_LIST}" if order else ""
+    rows = _fetch_grouped(
+        f"SELECT {key}, {SUM_LIST}{totals} FROM ({parts.sql}) parts"
         f" WHERE {condition.sql} GROUP BY {key} HAVING sum(requests) + sum(tool_calls) > 0"
         f" ORDER BY {order}{key} LIMIT %s",
         [*parts.parameters, *condition.parameters, limit],
-        tuning=TUNING,
     )
-    return [
+    end = 1 + width + len(MEASURES)
+    found = [
         UsageRow(
             question.group_by,
-            tuple(values[:width]),
-            portion[bucket - 1].start,
-            Measures(*values[width:]),
+            tuple(row[1 : 1 + width]),
+            portion[row[0] - 1].start,
+            Measures(*row[1 + width : end]),
         )
-        for bucket, *values in rows
+        for row in rows
     ]
+    if not order:
+        return _Found(found)
+    return _Found(found, Measures(*rows[0][end:]) if rows else Measures())

@@ -4,8 +4,10 @@ from datetime import datetime
 
 from common.queries import fetch_row
 from metering.rollups.sets import QUARTER_SECONDS, find_set
+from tenants.scope import once_a_snapshot
 
 
+@once_a_snapshot
 def estimated_events(
     *, tenant_id: int, from_: datetime, to: datetime | None = None, is_unpriced: bool = False
 ) -> int:

@@ -3,7 +3,8 @@
 from django.contrib.admin import display, register
 from django.utils.html import format_html, format_html_join
 
-from tenants.admin_site import ReadOnlyAdmin, shown_moment, site
+from tenants.admin_kinds import ReadOnlyAdmin
+from tenants.admin_site import shown_moment, site
 from tenants.models import AuditEntry
 
 

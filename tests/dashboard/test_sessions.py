@@ -12,6 +12,7 @@ from django.test import Client
 from django.urls import reverse
 
 from alerts.incidents import observe
+from dashboard import counted_later
 from metering.limits.decisions import DecisionRow, insert_decisions
 from metering.reporting import session_list
 from tenants.roles import Role
@@ -140,6 +141,28 @@ def test_a_list_that_does_not_read_all_calls_says_so(
     assert "run-0" not in html
     # A session that the list does not reach is found by its whole id.
     assert 'href="/sessions/run-0"' in page(owner, "/sessions?session=run-0")
+
+
+def test_many_calls_are_read_after_the_page(
+    account: Account, owner: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        send(account, [call(-60, session=f"usual-{number}", agent="a", cost_usd="0.5")])
+    send(account, [call(n, agent="a", cost_usd="5") for n in range(2)])
+    monkeypatch.setattr(counted_later, "READ_AT_ONCE_MAX", 1)
+    for path, part_path, told in (
+        ("/sessions?order=unusual&session=ru", "/sessions.html", "Session run cost $10.00, 20"),
+        ("/sessions/run", "/usual-of-session/run", "This session cost $10.00, 20"),
+    ):
+        shell = page(owner, path)
+        assert "20\u00d7" not in unescape(shell)
+        (later,) = re.findall(rf'hx-get="({part_path}[^"]*)"', shell)
+        found = unescape(page(owner, unescape(later)))
+        assert f'<h1 id="headline" hx-swap-oob="true" data-later>{told}\u00d7 the usual' in found
+    listed = page(owner, "/sessions.html?order=unusual&session=ru")
+    assert re.findall(r'href="/sessions/([a-z0-9-]+)"', listed) == ["run"]
+    assert "None of <data" in page(owner, "/usual-of-session/run")
+    assert owner.get("/usual-of-session/none").status_code == 404
 
 
 def test_a_session_says_what_it_cost_and_why(account: Account, owner: Client) -> None:

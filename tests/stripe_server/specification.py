@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from fake_stripe.forms import Mismatch, boolean, read_form, read_values, whole_number
 from fake_stripe.objects import Object
-from fake_stripe.operations import Route
+from fake_stripe.routes import Route
 
 Schema = Mapping[str, Any]
 

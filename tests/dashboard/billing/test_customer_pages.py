@@ -90,7 +90,17 @@ def test_many_customers_are_rated_after_the_page(
     monkeypatch.setattr("dashboard.billing.customers.AT_ONCE_MAX", 2)
     shell = page(owner, "/customers")
     assert "3 customers cost $75" in words(shell)
-    assert 'hx-get="/customers/figures?page=1"' in shell
+    assert 'hx-get="/customers/costliest"' in shell
+    first = page(owner, "/customers/costliest")
+    assert 'hx-get="/customers/figures?page=1"' in first
+    found = re.findall(r'class="name" href="/customers/(\d+)"', first)
+    assert found == [str(shop[key].id) for key in ("acme", "borealis", "cumulus")]
+    # Revenue, cost and margin of each.
+    assert "$100.00 $40.00 $60.00 60%" in words(first)
+    assert "$10.00 $25.00" in words(first)
+    assert 'hx-get="/customers/figures?order=margin&amp;page=1"' in page(
+        owner, "/customers?order=margin"
+    )
     part = page(owner, "/customers/figures?page=1")
     assert "Gross margin is 32% this month." in words(part)
     assert 'hx-swap-oob="true"' in part

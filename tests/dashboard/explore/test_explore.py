@@ -253,6 +253,24 @@ def test_calls_are_listed_by_time_and_by_cost(account: Account, owner: Client) -
     assert "No calls match" in owner.get("/calls?filter[agent]=nobody").content.decode()
 
 
+def test_calls_that_are_looked_for_are_listed_after_the_page(
+    account: Account, owner: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(account, [make_event(user=f"user-{n}", cost_usd=f"0.{n}") for n in (3, 9)])
+    monkeypatch.setattr(counted_later, "READ_AT_ONCE_MAX", 1)
+    shell = owner.get("/calls?order=cost&filter[user]=user-9").content.decode()
+    assert "$0.90" not in shell
+    assert 'aria-label="Remove user user-9"' in shell
+    (later,) = re.findall(r'hx-get="(/calls.html[^"]*)"', shell)
+    listed = owner.get(unescape(later)).content.decode()
+    assert re.search(r'<h1 id="headline" hx-swap-oob="true" data-later>1 call, \$0.90', listed)
+    assert "Costliest calls" in listed
+    assert "$0.30" not in listed
+    # An index finds these without looking.
+    for query in ("", "filter[session]=s", "filter[customer]=c"):
+        assert "hx-get" not in owner.get(f"/calls?{query}").content.decode().split("<main")[1]
+
+
 def test_a_member_of_a_team_sees_no_other_teams_money(account: Account) -> None:
     send(
         account,
@@ -419,11 +437,14 @@ def test_a_page_of_much_usage_comes_before_figures_that_are_no_sums(
     assert 'id="ranking"' not in html
     (later,) = re.findall(r'hx-get="(/explore/ranking.html[^"]*)"', html)
     figures = owner.get(unescape(later)).content.decode()
-    assert re.search(r'<h1 id="headline" hx-swap-oob="true">Users: 2', figures)
+    assert re.search(r'<h1 id="headline" hx-swap-oob="true" data-later>Users: 2', figures)
     assert row_shows(figures, "a", "2")
     assert 'value="a"' in figures
     # Sums are read as fast as the page.
     assert 'id="ranking"' in page(owner, f"{TODAY}&group_by=agent&metric=error_rate")
+    # Of pairs, and of users, there are sums of days alone.
+    for query in ("group_by=agent,model", "group_by=user", "group_by=agent&filter[model]=x"):
+        assert 'id="ranking"' not in page(owner, f"{TODAY}&{query}")
     monkeypatch.setattr(bounded, "EVENTS_MAX", -1)
     refused = owner.get("/explore/ranking.html?group_by=user&metric=p95_cost_usd").content.decode()
     assert "This cannot be shown together" in refused

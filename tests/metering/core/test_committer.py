@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import psycopg
 import pytest
@@ -12,7 +13,7 @@ from common.database_errors import is_of_all, is_of_value
 from metering.core import committer as committing
 from metering.core.committer import (
     BATCH_SECONDS,
-    SHARING_THREADS_MAX,
+    LITTLE_THREADS_MAX,
     TENANTS_TOGETHER_MAX,
     WEIGHT_TOGETHER_MAX,
     Committer,
@@ -196,23 +197,23 @@ def test_what_little_waits_of_several_tenants_is_taken_together() -> None:
     assert taken(committer) == (2 + TENANTS_TOGETHER_MAX, [1])
 
 
-def test_while_enough_threads_share_only_those_of_whom_much_waits_are_taken() -> None:
+def test_while_enough_threads_work_for_little_only_those_of_whom_much_waits_are_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(committing, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     committer: Committer[Portion] = Committer(
         lambda *_: (), name="test", tenant_threads=1, commit_together=lambda _: ()
     )
-    shared = []
-    for number in range(SHARING_THREADS_MAX):
+    for number in range(LITTLE_THREADS_MAX):
         queued(committer, 10 + number, 1)
-        queued(committer, 20 + number, 1)
-        first = committer._take()
-        assert first is not None
-        shared.append([first, *committer._take_along(first)])
-    assert [len(batches) for batches in shared] == [2] * SHARING_THREADS_MAX
+        assert taken(committer) == (10 + number, [1])
     queued(committer, 1, 1)
     assert committer._next_tenant() is None
     queued(committer, 2, *[1] * (WEIGHT_TOGETHER_MAX + 1))
     assert committer._next_tenant() == 2
-    committer._commit_shared(shared[0])
+    # They are held up.
+    clock[0] += BATCH_SECONDS
     assert committer._next_tenant() == 1
 
 

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -249,6 +250,23 @@ def test_a_page_reads_only_the_buckets_it_needs(busy: Account) -> None:
         page = reporting.usage(question, limit=2)
     assert page.next_cursor is not None
     assert sum("group_1" in query["sql"] for query in context.captured_queries) == 1
+
+
+def test_a_list_and_its_total_read_once_and_only_batches_of_their_time(account: Account) -> None:
+    now = datetime.now(UTC)
+    send(account, [make_event(agent=f"a{n}", time=now.isoformat()) for n in range(3)])
+    today = floor_seconds(now, 86_400)
+    for ends_at, calls in ((today, 0), (now + timedelta(minutes=5), 3)):
+        question = ask(
+            account, starts_at=today - timedelta(days=2), ends_at=ends_at, group_by=("agent",)
+        )
+        question = replace(question, interval="none")
+        with snapshot(account), CaptureQueriesContext(connection) as context:
+            page = reporting.usage(question, limit=2)
+            assert (len(page.rows), page.total.requests) == (min(calls, 2), calls)
+        read = [query["sql"] for query in context.captured_queries if "sum(" in query["sql"]]
+        assert len(read) == 1
+        assert ("usage_event" in read[0]) is bool(calls)
 
 
 def test_a_cursor_is_for_its_own_question(busy: Account) -> None:

@@ -33,6 +33,13 @@
     );
   }
 
+  // What came after the page is not known to the page alone: it stays until that is opened again.
+  function keepLater(present, fresh) {
+    present.querySelectorAll("[data-later][id]").forEach((part) => {
+      fresh.querySelector(`[id="${CSS.escape(part.id)}"]`)?.replaceWith(part.cloneNode(true));
+    });
+  }
+
   // A chart that is drawn stays, and draws what has changed.
   function keepCharts(present, fresh) {
     fresh.querySelectorAll(".chart[id]").forEach((box) => {
@@ -49,6 +56,7 @@
     let hasAll = true;
     elements().forEach((present) => {
       const fresh = page.getElementById(present.id);
+      if (fresh) keepLater(present, fresh);
       if (!fresh || plain(fresh) === told.get(present.id)) return;
       if (isOccupied(present)) {
         hasAll = false;
