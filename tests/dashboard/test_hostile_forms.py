@@ -153,7 +153,8 @@ def faults_of(client: Client, answer: Any, bad: dict[str, str], has_written: boo
     if answer.status_code >= 500:
         return [f"status {answer.status_code}"]
     faults = []
-    told = get_messages(answer.wsgi_request)._queued_messages  # of this answer, not of earlier ones
+    messages: Any = get_messages(answer.wsgi_request)
+    told = messages._queued_messages  # of this answer, not of earlier ones
     refused = [one for one in told if one.level_tag == "error"]
     is_refusal = answer.status_code != 302 or refused
     if is_refusal and has_written and SECRET not in answer.headers.get("Cache-Control", ""):
