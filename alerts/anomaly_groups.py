@@ -75,8 +75,8 @@ def observation_of(
     *, cause: str, group: AnomalyGroup, scan: ScanResult, costs: Costs, now: datetime
 ) -> Observation:
     """Return what is observed of a cause now."""
-    facts = _figures(group, scan, costs, now)
-    narrative = _narrative(group.key, facts)
+    evidence = _figures(group, scan, costs, now)
+    narrative = _narrative(group.key, evidence)
     return Observation(
         kind=IncidentKind.ANOMALY,
         cause=cause,
@@ -85,8 +85,8 @@ def observation_of(
         summary=summary(narrative),
         # Null in a match is "has no value".
         match={group.key.dimension: group.key.value or None} if group.key.dimension else {},
-        facts=facts,
-        excess_nanos=facts["excess_nanos"],
+        facts=evidence,
+        excess_nanos=evidence["excess_nanos"],
         entry=_joined_text(group.joined),
     )
 
@@ -159,10 +159,10 @@ def _measured(telling: Finding) -> dict[str, float]:
     return {"actual_nanos": round(telling.actual), "expected_nanos": round(telling.expected)}
 
 
-def _read_measured(facts: JsonObject) -> tuple[float, float]:
+def _read_measured(evidence: JsonObject) -> tuple[float, float]:
     """Return what `_measured` wrote: actual, expected."""
-    unit = "_nanos" if facts["measure"] in MONEY_MEASURES else ""
-    return facts[f"actual{unit}"], facts[f"expected{unit}"]
+    unit = "_nanos" if evidence["measure"] in MONEY_MEASURES else ""
+    return evidence[f"actual{unit}"], evidence[f"expected{unit}"]
 
 
 def _contributors(
@@ -178,21 +178,21 @@ def _contributors(
     ]
 
 
-def _narrative(key: SeriesKey, facts: JsonObject) -> Narrative:
-    actual, expected = _read_measured(facts)
+def _narrative(key: SeriesKey, evidence: JsonObject) -> Narrative:
+    actual, expected = _read_measured(evidence)
     return Narrative(
         key=key,
-        measure=facts["measure"],
-        is_fall=facts["is_fall"],
+        measure=evidence["measure"],
+        is_fall=evidence["is_fall"],
         actual=actual,
         expected=expected,
-        began_at=datetime.fromisoformat(facts["began_at"]),
-        cost_nanos=facts["cost_nanos"],
-        excess_nanos=facts["excess_nanos"],
-        excess_nanos_per_hour=facts["excess_per_hour_nanos"],
+        began_at=datetime.fromisoformat(evidence["began_at"]),
+        cost_nanos=evidence["cost_nanos"],
+        excess_nanos=evidence["excess_nanos"],
+        excess_nanos_per_hour=evidence["excess_per_hour_nanos"],
         shares=[
             (SeriesKey(contributor["dimension"], contributor["value"]), contributor["share"])
-            for contributor in facts["contributors"]
+            for contributor in evidence["contributors"]
         ],
     )
 

@@ -59,7 +59,7 @@ def update_channel(*, channel: Channel, actor: str, changes: Fields) -> Channel:
         audited_change(
             channel,
             actor=actor,
-            facts=lambda row: {**facts_of(row), "replaced_secrets": sorted(replaced)},
+            details=lambda row: {**facts_of(row), "replaced_secrets": sorted(replaced)},
         ) as change,
     ):
         stored = _present(change.row)
@@ -98,7 +98,7 @@ def rotate_secret(*, channel: Channel, actor: str) -> str:
         channel,
         actor=actor,
         action="rotate_secret",
-        facts=lambda row: {"old_secret_until": unseal(row.secrets).get("old_until")},
+        details=lambda row: {"old_secret_until": unseal(row.secrets).get("old_until")},
     ) as change:
         secrets = rotated(unseal(_present(change.row).secrets), timezone.now())
         change.row.secrets = seal(secrets)

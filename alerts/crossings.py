@@ -304,8 +304,8 @@ def observation_of(
     group: list[str] = json.loads(top.group_key)
     is_shadow = top.mode == Mode.SHADOW
     crossing_ids = [crossing.id for crossing in crossings]
-    facts = facts_of_level(reached, top.episode) | {"crossing_ids": crossing_ids}
-    observation = _observation(reached, now, facts)
+    evidence = facts_of_level(reached, top.episode) | {"crossing_ids": crossing_ids}
+    observation = _observation(reached, now, evidence)
     return observation._replace(
         cause=_cause(budget, group, window, top),
         match=budget.match if is_shadow else match_of_group(budget.match, budget.per, group),

@@ -77,13 +77,13 @@ def format_timestamp(at: datetime) -> str:
     return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-def outside(facts: object) -> Any:
-    """Return facts as they leave the service: what ends in `_nanos` is decimal USD in `_usd`."""
-    if isinstance(facts, Mapping):
-        return dict(_outside_pair(name, value) for name, value in facts.items())
-    if isinstance(facts, list | tuple):
-        return [outside(fact) for fact in facts]
-    return facts
+def outside(content: object) -> Any:
+    """Return content as it leaves the service: what ends in `_nanos` is decimal USD in `_usd`."""
+    if isinstance(content, Mapping):
+        return dict(_outside_pair(name, value) for name, value in content.items())
+    if isinstance(content, list | tuple):
+        return [outside(item) for item in content]
+    return content
 
 
 def _outside_pair(name: str, value: Any) -> tuple[str, object]:

@@ -114,15 +114,15 @@ def _notify(incident: Incident, event: DeliveryEvent, targets: Sequence[Target])
 
 def message_of(incident: Incident, event: DeliveryEvent, *, at: datetime) -> Message:
     """Return what channels are sent about an incident."""
-    facts = [("Since", format_time(incident.opened_at))]
-    facts += [(name.capitalize(), _label(value)) for name, value in incident.match.items()]
+    details = [("Since", format_time(incident.opened_at))]
+    details += [(name.capitalize(), _label(value)) for name, value in incident.match.items()]
     if incident.excess_nanos:
         label = EXCESS_LABELS.get(incident.kind, "Beyond the expected")
-        facts.append((label, exact_money(incident.excess_nanos)))
+        details.append((label, exact_money(incident.excess_nanos)))
     if incident.acknowledged_by:
-        facts.append(("Acknowledged by", incident.acknowledged_by))
+        details.append(("Acknowledged by", incident.acknowledged_by))
     if incident.resolved_at is not None:
-        facts.append(("Resolved by", incident.resolved_by or "itself: it has ended"))
+        details.append(("Resolved by", incident.resolved_by or "itself: it has ended"))
     return Message(
         event=event,
         severity=incident.severity,
@@ -135,7 +135,7 @@ def message_of(incident: Incident, event: DeliveryEvent, *, at: datetime) -> Mes
         link=link_to(incident.id),
         opened_at=format_timestamp(incident.opened_at),
         at=format_timestamp(at),
-        facts=facts,
+        facts=details,
         match=incident.match,
         data=outside({**incident.facts, "excess_nanos": incident.excess_nanos}),
     )

@@ -79,7 +79,9 @@ def rows() -> Iterator[Row]:
     yield Row(
         "100 budgets that match, 50 connections", "40% of one budget", 50, 1, all_match, MATCHING
     )
-    matched = [_budget(f"agent {one}", match={"agent": f"agent-{one}"}) for one in range(AGENTS)]
+    matched = [
+        _budget(f"agent {index}", match={"agent": f"agent-{index}"}) for index in range(AGENTS)
+    ]
     yield Row("1,000 budgets of one agent each", "80% of one budget", 50, AGENTS, matched)
 
 
@@ -132,13 +134,13 @@ class Load:
             count += 1
             ask, true_use = self._call()
             answer = yield requests.make("POST", "/v1/reservations", ask)
-            found = RESERVATION_ID.search(answer.body) if answer.status == 201 else None
-            if found is None:
+            match = RESERVATION_ID.search(answer.body) if answer.status == 201 else None
+            if match is None:
                 self._note_error("reserve", answer)
                 continue
             reserved = self._note_time(self.tally.reserves_ms, begun)
             body = b'{"id":"%b-%d",%b}' % (client.encode(), count, true_use)
-            path = f"/v1/reservations/{found[1].decode()}/settle"
+            path = f"/v1/reservations/{match[1].decode()}/settle"
             answer = yield requests.make("POST", path, body)
             self._note_settle(answer, reserved)
 
@@ -178,8 +180,8 @@ class Load:
 def measure(service: Service, note: Note, *, seconds: float) -> None:
     """Every figure of enforcement."""
     first = raw = 0.0
-    for place, row in enumerate(rows()):
-        budget_ids = _prepare(service, f"row-{place}", row, note)
+    for index, row in enumerate(rows()):
+        budget_ids = _prepare(service, f"row-{index}", row, note)
         tally = _run([service.api_key], service, row, seconds=seconds)
         if not first:
             first, raw = tally.pairs / seconds, updates_per_second(service, row.connections) / 2
@@ -235,7 +237,7 @@ def _require_exact(
 ) -> None:
     """What is spent is the sum of the answers, and nothing is held any more."""
     with service.connect() as connection:
-        (found,) = fetch_rows(
+        (row,) = fetch_rows(
             connection,
             "SELECT coalesce(sum(spent_nanos), 0)::bigint, coalesce(sum(spent_requests), 0)::bigint"
             ", coalesce(sum(reserved_nanos + reserved_requests), 0)::bigint"
@@ -243,8 +245,8 @@ def _require_exact(
             [list(budget_ids)],
         )
     wanted = (tally.booked_nanos * matching, len(tally.costs) * matching, 0)
-    if found != wanted:
-        raise SystemExit(f"Spent, settled, held must be {wanted}, are {found}; {_errors(tally)}")
+    if row != wanted:
+        raise SystemExit(f"Spent, settled, held must be {wanted}, are {row}; {_errors(tally)}")
 
 
 def _measure_alone(service: Service, note: Note, *, seconds: float) -> None:

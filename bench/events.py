@@ -50,8 +50,8 @@ def budget_bodies() -> list[dict[str, object]]:
         {"percent": percent, "notify": [], "action": "none"} for percent in (70, 100)
     ]
     return [
-        {"match": {}, "limit": {"cost_usd": "1000000"}, "mode": "warn", "levels": levels, **one}
-        for one in BUDGETS
+        {"match": {}, "limit": {"cost_usd": "1000000"}, "mode": "warn", "levels": levels, **budget}
+        for budget in BUDGETS
     ]
 
 
@@ -140,24 +140,24 @@ class Load:
         users, agents = _picks(pick, USERS, sessions), _picks(pick, AGENTS, sessions)
         features, models = _picks(pick, FEATURES, sessions), _picks(pick, len(MODELS), sessions)
         for index in range(count):
-            place, step = divmod(index, CALLS_A_SESSION)
+            session_number, step = divmod(index, CALLS_A_SESSION)
             if step == 0:
                 first = next(self._numbers)
                 length = timedelta(seconds=CALLS_A_SESSION * CALL_SECONDS)
                 ends_at = until - timedelta(seconds=pick.random() * self._days * 86_400)
-            agent, model = agents[place], models[place]
+            agent, model = agents[session_number], models[session_number]
             if pick.random() < HELPER_SHARE:
                 agent, model = (agent + TEAMS) % AGENTS, (model + 2) % len(MODELS)
             provider, name = MODELS[model]
             at = ends_at - length + timedelta(seconds=step * CALL_SECONDS + pick.random())
             session, event_id = f"{self._name}-s{first}", f"{self._name}-{first}-{step}"
-            user = users[place]
+            user = users[session_number]
             yield (
                 f'{{"id":"{event_id}","source":"bench","time":"{at.isoformat()}",'
                 f'"provider":"{provider}","model":"{name}","response_id":"r-{event_id}",'
                 f'"usage":{_usage(provider, pick)[0]},"team":"team-{agent % TEAMS}",'
                 f'"customer":"customer-{user % CUSTOMERS}","agent":"agent-{agent}",'
-                f'"user":"user-{user}","feature":"feature-{features[place]}",'
+                f'"user":"user-{user}","feature":"feature-{features[session_number]}",'
                 f'"session":"{session}","trace":"{session}-t{step // 4}","span":"{event_id}",'
                 f'"step":{step},"latency_ms":{pick.randrange(200, 9000)},'
                 f'"status":"{"error" if pick.random() < ERROR_SHARE else "success"}",'

@@ -144,7 +144,7 @@ class Browser:
     @property
     def cookies(self) -> dict[str, str]:
         """What says who has signed in."""
-        return {name: one.value for name, one in self._cookies.items()}
+        return {name: morsel.value for name, morsel in self._cookies.items()}
 
     def get(self, path: str, *, mark: str = "", is_live: bool = False) -> Timed:
         """Ask for a page; with `mark`, whether it is still what it was."""
@@ -169,9 +169,9 @@ def measure(service: Service, row: Row, *, stored: int) -> None:
     owner = _fill(service, stored)
     service.api_key = owner["api_key"]
     browser = Browser(service.port, email=owner["email"], password=owner["password"])
-    found = list(_found_in(browser))
-    pages = [*PAGES, *found]
-    later = [*LATER, found[0].replace("/sessions/", "/usual-of-session/")]
+    paths = list(_found_in(browser))
+    pages = [*PAGES, *paths]
+    later = [*LATER, paths[0].replace("/sessions/", "/usual-of-session/")]
     _measure_open(service, browser, row)
     with _ingest(service):
         slowest = _measure_each(browser, pages, row, FIRST_BYTE_MS)
@@ -194,7 +194,7 @@ def _measure_each(browser: Browser, paths: Sequence[str], row: Row, wanted_ms: i
         ordered = sorted(taken[path])
         p95_ms = percentile(ordered, 95)
         row(f"  {path}", f"{p95_ms:,.0f} ms (half: {percentile(ordered, 50):,.0f})", f"{wanted_ms}")
-    return max(percentile(sorted(one), 95) for one in taken.values())
+    return max(percentile(sorted(times), 95) for times in taken.values())
 
 
 def _measure_drawn(service: Service, browser: Browser, row: Row) -> None:
@@ -206,7 +206,7 @@ def _measure_drawn(service: Service, browser: Browser, row: Row) -> None:
         for path in DRAWN:
             shown = [window.open(path) for _ in range(REPEATS)]
             for what, wanted_ms in (("numbers", FIGURES_MS), ("charts", CHARTS_MS)):
-                taken = sorted(getattr(one, what) for one in shown)
+                taken = sorted(getattr(opened, what) for opened in shown)
                 half, p95_ms = percentile(taken, 50), percentile(taken, 95)
                 figure = f"{p95_ms:,.0f} ms (half: {half:,.0f})"
                 row(f"Its {what} in Chromium, cold, p95: {path}", figure, f"{wanted_ms:,} ms")
@@ -235,10 +235,10 @@ def _found_in(browser: Browser) -> Iterator[str]:
         (f"/calls?{MONTH}", r'href="(/calls/[^"?]+)'),
         ("/budgets", r'href="(/budgets/\d+)["?]'),
     ):
-        found = re.search(pattern, browser.get(listed).body.decode())
-        if found is None:
+        match = re.search(pattern, browser.get(listed).body.decode())
+        if match is None:
             raise SystemExit(f"Nothing is listed on {listed}.")
-        yield found[1]
+        yield match[1]
 
 
 def _fill(service: Service, stored: int) -> dict[str, Any]:

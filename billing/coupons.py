@@ -86,8 +86,10 @@ def discounts_of(statements: Collection[Statement], *, at: datetime) -> dict[int
     each the oldest coupon that lasts at its period's end, was made by then, and is not used up.
     """
     coupons = _coupons_of({each.customer_id for each in statements}, at=at)
-    found = {each.id: _oldest(coupons[each.customer_id], each.period_end) for each in statements}
-    return {id_: discount for id_, discount in found.items() if discount is not None}
+    discounts = {
+        each.id: _oldest(coupons[each.customer_id], each.period_end) for each in statements
+    }
+    return {id_: discount for id_, discount in discounts.items() if discount is not None}
 
 
 def _coupons_of(customer_ids: Collection[int], *, at: datetime) -> dict[int, list[Coupon]]:

@@ -100,19 +100,19 @@ def _require_lines(statement: Statement, lines: Sequence[LineAmount]) -> None:
         .annotate(given=Sum("amount"))
         .values_list("position", "given")
     )
-    for place, line in enumerate(lines):
+    for index, line in enumerate(lines):
         left = amounts.get(line.position, 0) - given.get(line.position, 0)
         if not 0 < line.amount <= left:
             message = "Give more than 0, and no more than is left of the line."
-            require([Problem(f"lines.{place}.amount", message)])
+            require([Problem(f"lines.{index}.amount", message)])
 
 
 def _taxes(statement: Statement, earlier: Sequence[CreditNote], net: int) -> list[_Tax]:
     """Return the tax on a net amount at each rate of the statement, next to earlier notes."""
     net_before = sum(note.net for note in earlier)
     taxes = []
-    for place, rate in enumerate(statement.taxes):
-        tax_before = sum(note.taxes[place]["amount"] for note in earlier)
+    for index, rate in enumerate(statement.taxes):
+        tax_before = sum(note.taxes[index]["amount"] for note in earlier)
         amounts = credit_note_amounts(net_before, tax_before, net, Decimal(rate["percent"]))
         taxes.append(_Tax(rate["name"], rate["percent"], amounts.tax))
     return taxes

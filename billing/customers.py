@@ -126,8 +126,8 @@ def _link(customer: Customer, links: Iterable[Mapping[str, Any]]) -> None:
         require([Problem("links", f"Give at most {LINKS_MAX} links.")])
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [LINK_LOCK, customer.tenant_id])
-    for place, row in enumerate(rows):
-        _require_free(row, f"links.{place - 1}", rows[:place])
+    for index, row in enumerate(rows):
+        _require_free(row, f"links.{index - 1}", rows[:index])
     CustomerLink.objects.bulk_create(rows)
 
 
@@ -146,10 +146,10 @@ def _require_free(link: CustomerLink, field: str, siblings: Sequence[CustomerLin
             )
 
 
-def overlap(one: CustomerLink, other: CustomerLink) -> bool:
+def overlap(link: CustomerLink, other: CustomerLink) -> bool:
     """Whether two links hold at the same time."""
-    return (one.ends_at is None or other.starts_at is None or other.starts_at < one.ends_at) and (
-        other.ends_at is None or one.starts_at is None or one.starts_at < other.ends_at
+    return (link.ends_at is None or other.starts_at is None or other.starts_at < link.ends_at) and (
+        other.ends_at is None or link.starts_at is None or link.starts_at < other.ends_at
     )
 
 

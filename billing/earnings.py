@@ -69,8 +69,8 @@ def costs_of(
     ]
     return {
         customer_id: [
-            sum(measures.cost_nanos for _, measures in used.of(_EVERYTHING, place))
-            for place in range(len(pieces))
+            sum(measures.cost_nanos for _, measures in used.of(_EVERYTHING, index))
+            for index in range(len(pieces))
         ]
         for customer_id, used in read_usage(tenant_id, demands).items()
     }

@@ -53,8 +53,8 @@ def read_costs(tenant_id: int, months: Sequence[date], *, by_feature: bool) -> l
     )
     costs: defaultdict[Cost, int] = defaultdict(int)
     for customer_id, each in parts.items():
-        for place, part in enumerate(each):
-            for group, measures in usage[customer_id].of(dimensions, place):
+        for index, part in enumerate(each):
+            for group, measures in usage[customer_id].of(dimensions, index):
                 feature = _feature(group["feature"]) if by_feature else ""
                 total[part.month, feature] -= measures.cost_nanos
                 costs[Cost(customer_id, part.plan_id, part.month, feature, 0)] += (
@@ -136,10 +136,10 @@ def _plan_at(at: datetime, subscriptions: Sequence[Subscription]) -> int | None:
 
 def costs_of_features(costs: Sequence[Cost]) -> Mapping[tuple[int, date], Mapping[str, int]]:
     """Return what each customer's features cost in each month."""
-    found: defaultdict[tuple[int, date], defaultdict[str, int]] = defaultdict(
+    of_features: defaultdict[tuple[int, date], defaultdict[str, int]] = defaultdict(
         lambda: defaultdict(int)
     )
     for cost in costs:
         if cost.customer_id is not None:
-            found[cost.customer_id, cost.month][cost.feature] += cost.nanos
-    return found
+            of_features[cost.customer_id, cost.month][cost.feature] += cost.nanos
+    return of_features

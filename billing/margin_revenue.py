@@ -175,13 +175,13 @@ class _Notes(NamedTuple):
 
 
 def _given_back(tenant_id: int, statement_ids: Sequence[int]) -> dict[int, _Notes]:
-    found = {statement_id: _Notes(Counter(), 0) for statement_id in statement_ids}
+    given_back = {statement_id: _Notes(Counter(), 0) for statement_id in statement_ids}
     notes = CreditNote.objects.filter(tenant_id=tenant_id, statement_id__in=statement_ids)
     for note in notes.prefetch_related("lines"):
-        before = found[note.statement_id]
+        before = given_back[note.statement_id]
         lines = Counter({line.position: line.amount for line in note.lines.all()})
-        found[note.statement_id] = _Notes(before.lines + lines, before.net + note.net)
-    return found
+        given_back[note.statement_id] = _Notes(before.lines + lines, before.net + note.net)
+    return given_back
 
 
 def _net(
@@ -192,12 +192,12 @@ def _net(
     """
     net = list(amounts)
     for taken, is_adjusting in ((coupon - of_adjustments, False), (of_adjustments, True)):
-        places = [place for place, each in enumerate(adjusting) if each == is_adjusting]
+        places = [index for index, each in enumerate(adjusting) if each == is_adjusting]
         # Without lines of the kind there are those of the other.
         places = places or list(range(len(amounts)))
-        shares = _shares(taken, [amounts[place] for place in places])
-        for place, share in zip(places, shares, strict=True):
-            net[place] -= share
+        shares = _shares(taken, [amounts[index] for index in places])
+        for index, share in zip(places, shares, strict=True):
+            net[index] -= share
     return net
 
 

@@ -37,8 +37,8 @@ def rate_given(parts: Sequence[Part], usage: Iterable[GivenUsage]) -> list[Rated
     """Return the lines of a period that is over, from usage within it."""
     cells = _add_up(parts, usage)
     used_parts: list[UsedPart] = []
-    for place, part in enumerate(parts):
-        of_part = {cell: total for cell, total in cells.items() if cell.part == place}
+    for index, part in enumerate(parts):
+        of_part = {cell: total for cell, total in cells.items() if cell.part == index}
         charges = part.version.terms.charges
         used = {
             charge.name: _used_of(charge, of_part)
@@ -52,14 +52,14 @@ def rate_given(parts: Sequence[Part], usage: Iterable[GivenUsage]) -> list[Rated
 def _add_up(parts: Sequence[Part], usage: Iterable[GivenUsage]) -> dict[_Cell, Fraction]:
     cells: defaultdict[_Cell, Fraction] = defaultdict(Fraction)
     for each in usage:
-        place = len(parts) - 1
+        index = len(parts) - 1
         if each.time is not None:
-            place = next(
-                place
-                for place, part in enumerate(parts)
+            index = next(
+                index
+                for index, part in enumerate(parts)
                 if part.starts_at <= each.time < part.ends_at
             )
-        cell = _Cell(place, each.metric, tuple(sorted(each.dimensions.items())))
+        cell = _Cell(index, each.metric, tuple(sorted(each.dimensions.items())))
         cells[cell] += Fraction(each.quantity)
     return dict(cells)
 

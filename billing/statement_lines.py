@@ -77,7 +77,7 @@ class _Input(NamedTuple):
 
     subscription_id: int
     parts: Sequence[Part]
-    place: int
+    first_piece: int
 
 
 @dataclass
@@ -90,9 +90,9 @@ class Inputs:
     def lines(self) -> Lines:
         """Return the lines, rated."""
         lines: Lines = {}
-        for subscription_id, parts, place in self.subscribed:
+        for subscription_id, parts, first_piece in self.subscribed:
             used_parts = [
-                (part, _used_in(part, self.usage, place + number))
+                (part, _used_in(part, self.usage, first_piece + number))
                 for number, part in enumerate(parts)
             ]
             lines |= {LineKey.of(subscription_id, line): line for line in rate(used_parts)}
@@ -105,9 +105,9 @@ class Inputs:
                 subscription_id,
                 (part.version.number, part.starts_at, part.ends_at, part.is_trial),
                 (str(part.day_share), str(part.second_share)),
-                self.usage.facts(place + number),
+                self.usage.facts(first_piece + number),
             )
-            for subscription_id, parts, place in self.subscribed
+            for subscription_id, parts, first_piece in self.subscribed
             for number, part in enumerate(parts)
         ]
         return sha256(msgspec.json.encode((RATING_REVISION, content))).hexdigest()
@@ -128,11 +128,11 @@ def inputs_of(tenant_id: int, periods: Collection[CustomerPeriod]) -> dict[Custo
     nothing = CustomerUsage()
     inputs = {period: Inputs(usage.get(period[0], nothing)) for period in periods}
     for customer_id, each in subscribed.items():
-        place = 0
+        first_piece = 0
         for subscription, period, parts in each:
-            own = _Input(subscription.id, parts, place)
+            own = _Input(subscription.id, parts, first_piece)
             inputs[customer_id, period].subscribed.append(own)
-            place += len(parts)
+            first_piece += len(parts)
     return inputs
 
 
@@ -200,13 +200,13 @@ def _usage_charges(part: Part) -> Iterator[UsageCharge]:
     return (each for each in part.version.terms.charges if isinstance(each, UsageCharge))
 
 
-def _used_in(part: Part, usage: CustomerUsage, place: int) -> Mapping[str, Used]:
-    return {charge.name: used_of(charge, usage, place) for charge in _usage_charges(part)}
+def _used_in(part: Part, usage: CustomerUsage, piece: int) -> Mapping[str, Used]:
+    return {charge.name: used_of(charge, usage, piece) for charge in _usage_charges(part)}
 
 
-def used_of(charge: UsageCharge, usage: CustomerUsage, place: int) -> Used:
+def used_of(charge: UsageCharge, usage: CustomerUsage, piece: int) -> Used:
     """Add up what a charge counts of the usage in a piece."""
-    cells = usage.matching(charge.dimensions, place, charge.wanted)
+    cells = usage.matching(charge.dimensions, piece, charge.wanted)
     if not cells:
         return UNUSED
     count = _COUNTS[charge.metric]

@@ -323,8 +323,8 @@ class StripeGateway:
         asked = {**given, "limit": PAGE_LIMIT}
         for _ in range(PAGES_MAX):
             page = self._call("get", path, asked)
-            found = [self._checked(each, of) for each in page["data"]]
-            yield from found
+            rows = [self._checked(each, of) for each in page["data"]]
+            yield from rows
             if not page["has_more"]:
                 return
             asked["starting_after"] = page["data"][-1]["id"]

@@ -90,8 +90,8 @@ class CustomerUsage:
         """Return all that is known of a piece, in an order that depends on nothing else."""
         of_piece = {
             tuple(sorted(dimensions)): cells
-            for (dimensions, place), cells in self._cells.items()
-            if place == piece
+            for (dimensions, index), cells in self._cells.items()
+            if index == piece
         }
         return [
             (
@@ -265,12 +265,12 @@ def _within(
     """
     first, last = link.starts_at or EARLIEST, link.ends_at or LATEST
     inside = [
-        (place, Piece(*bounds))
-        for place, piece in enumerate(pieces)
+        (index, Piece(*bounds))
+        for index, piece in enumerate(pieces)
         if piece.starts_at < last and first < piece.ends_at
         for bounds in _cut(max(piece.starts_at, first), min(piece.ends_at, last), cuts)
     ]
-    return tuple(place for place, _ in inside), tuple(piece for _, piece in inside)
+    return tuple(index for index, _ in inside), tuple(piece for _, piece in inside)
 
 
 def _cut(

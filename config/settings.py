@@ -16,10 +16,10 @@ from config.output import LogOutput
 
 def package_folder(name: str) -> Path:
     """Return where a package is installed, without importing it."""
-    found = find_spec(name)
-    assert found is not None, "requirements/run.txt has it"
-    assert found.origin is not None, "a package has a file"
-    return Path(found.origin).parent
+    spec = find_spec(name)
+    assert spec is not None, "requirements/run.txt has it"
+    assert spec.origin is not None, "a package has a file"
+    return Path(spec.origin).parent
 
 
 BASE_DIR = Path(__file__).resolve().parent.parent

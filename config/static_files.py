@@ -57,7 +57,7 @@ class StaticFiles(CompressedManifestStaticFilesStorage):  # type: ignore[misc]
 
 def one_stylesheet(path: Path) -> str:
     """Return the stylesheet with those that it imports put in, so that browsers ask once."""
-    return IMPORT.sub(lambda found: (path.parent / found[1]).read_text(), path.read_text())
+    return IMPORT.sub(lambda match: (path.parent / match[1]).read_text(), path.read_text())
 
 
 def collect_static_files() -> None:

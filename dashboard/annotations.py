@@ -27,17 +27,18 @@ def read_chart_notes(tenant_id: int, bar: FilterBar, starts: Sequence[datetime])
     """One flag for each bucket (by its start) of a chart in which something happened."""
     texts: dict[int, list[str]] = {}
     for note in read_annotations(tenant_id, bar):
-        places = [place for place, start in enumerate(starts) if start <= note.at]
-        if places:
-            texts.setdefault(places[-1], []).append(note.text)
+        passed = [index for index, start in enumerate(starts) if start <= note.at]
+        if passed:
+            texts.setdefault(passed[-1], []).append(note.text)
     return [
-        ChartNote(place, found, _link(bar, starts, place)) for place, found in sorted(texts.items())
+        ChartNote(index, of_bucket, _link(bar, starts, index))
+        for index, of_bucket in sorted(texts.items())
     ]
 
 
-def _link(bar: FilterBar, starts: Sequence[datetime], place: int) -> str:
+def _link(bar: FilterBar, starts: Sequence[datetime], index: int) -> str:
     """The list of the days of one bucket."""
-    first = local(starts[place], bar).date()
-    end = starts[place + 1] if place + 1 < len(starts) else bar.range.ends_at
+    first = local(starts[index], bar).date()
+    end = starts[index + 1] if index + 1 < len(starts) else bar.range.ends_at
     last = max(first, local(end - datetime.resolution, bar).date())
     return bar.with_further({}).with_days(first, last).query(path=reverse("dashboard:annotations"))

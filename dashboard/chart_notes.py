@@ -43,7 +43,7 @@ class Level(NamedTuple):
 class Mark(NamedTuple):
     """Incidents of one bucket, above the bars. `title` is of the worst of them."""
 
-    place: int
+    bucket: int
     severity: str
     title: str
     number: int
@@ -53,7 +53,7 @@ class Mark(NamedTuple):
 class ChartNote(NamedTuple):
     """What happened in one bucket, such as a deploy: a flag above the bars that leads to `link`."""
 
-    place: int
+    bucket: int
     texts: Sequence[str]
     link: str
 
@@ -114,7 +114,7 @@ def with_marks(figure: Figure, marks: Sequence[Mark]) -> Figure:
     places = figure["data"][0]["x"] if figure["data"] else []
     notes = [
         {
-            "x": places[mark.place],
+            "x": places[mark.bucket],
             "y": 1,
             "yref": "paper",
             "yanchor": "bottom",
@@ -124,7 +124,7 @@ def with_marks(figure: Figure, marks: Sequence[Mark]) -> Figure:
             "hovertext": _mark_words(mark),
         }
         for mark in marks
-        if mark.place < len(places)
+        if mark.bucket < len(places)
     ]
     return _with_room_above(figure, notes)
 
@@ -135,18 +135,18 @@ def with_annotations(figure: Figure, notes: Sequence[ChartNote]) -> Figure:
     marked = {mark["x"] for mark in figure["layout"].get("annotations", [])}
     flags = [
         {
-            "x": places[note.place],
+            "x": places[note.bucket],
             "y": 1,
             "yref": "paper",
             "yanchor": "bottom",
-            "xshift": -FLAG_SHIFT if places[note.place] in marked else 0,
+            "xshift": -FLAG_SHIFT if places[note.bucket] in marked else 0,
             "showarrow": False,
             "text": _anchor(note.link, MUTED, FLAG),
             "font": {"size": 16},
             "hovertext": _note_words(note.texts),
         }
         for note in notes
-        if note.place < len(places)
+        if note.bucket < len(places)
     ]
     return _with_room_above(figure, flags)
 

@@ -13,15 +13,7 @@ from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
 from common.money import NANOS_PER_USD
-from dashboard.amounts import (
-    MINUS,
-    change,
-    count,
-    exact_count,
-    exact_money,
-    money,
-    percent_text,
-)
+from dashboard.amounts import MINUS, change, count, exact_count, exact_money, money, percent_text
 from dashboard.findings import shortened
 
 Figure = dict[str, Any]
@@ -203,13 +195,13 @@ def _points(amounts: Sequence[Amount | None], places: Sequence[str], unit: Unit)
     }
 
 
-def _outline(place: int, lower: int, upper: int, unit: Unit) -> Figure:
+def _outline(index: int, lower: int, upper: int, unit: Unit) -> Figure:
     """The rest of a running bucket."""
     return {
         "type": "rect",
         "xref": "x",
-        "x0": place - BAR_WIDTH / 2,
-        "x1": place + BAR_WIDTH / 2,
+        "x0": index - BAR_WIDTH / 2,
+        "x1": index + BAR_WIDTH / 2,
         "y0": height(lower, unit),
         "y1": height(upper, unit),
         "line": {"color": FIRST, "width": 1.5, "dash": "dash"},

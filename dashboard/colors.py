@@ -9,7 +9,7 @@ from hashlib import blake2b
 from typing import Final
 
 # Names of tokens (static/dashboard/css/tokens.css). What has no place of its own is grey.
-PALETTE: Final = tuple(f"var(--c{place})" for place in range(1, 9))
+PALETTE: Final = tuple(f"var(--c{number})" for number in range(1, 9))
 OTHER: Final = "var(--c0)"
 SERIES_MAX: Final = len(PALETTE)
 
@@ -34,9 +34,9 @@ def _fill(taken: dict[str, int], names: Iterable[str]) -> dict[str, int]:
         wanted = _wanted(name)
         used = set(places.values())
         places[name] = next(
-            place
+            number
             for step in range(SERIES_MAX)
-            if (place := (wanted + step) % SERIES_MAX) not in used
+            if (number := (wanted + step) % SERIES_MAX) not in used
         )
     return places
 

@@ -55,8 +55,8 @@ def treemap(parts: Sequence[Part], *, unit: Unit = MONEY) -> Figure:
             continue
         cells.append(_Cell(part, "", str(at)))
         cells += [
-            _Cell(inner, str(at), f"{at}/{place}")
-            for place, inner in enumerate(part.parts)
+            _Cell(inner, str(at), f"{at}/{index}")
+            for index, inner in enumerate(part.parts)
             if inner.amount > 0
         ]
     total = sum(cell.part.amount for cell in cells if not cell.parent)
@@ -129,8 +129,8 @@ def flow(
     ]
     layout = template() | {
         "meta": {
-            "hover": [_hover(one, total, unit) for one in (*ends, *between)],
-            "addresses": [one.address for one in (*ends, *between)],
+            "hover": [_hover(node, total, unit) for node in (*ends, *between)],
+            "addresses": [node.address for node in (*ends, *between)],
             # Streams are numbered after the parts.
             "parts": len(ends),
         },

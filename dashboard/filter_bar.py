@@ -145,13 +145,13 @@ class FilterBar:
         """The chips as queries take them: any of the values of each dimension. Where the person
         may see some teams alone, these are among them whatever the chips say.
         """
-        found: dict[str, list[str]] = {}
+        values: dict[str, list[str]] = {}
         for name, value in self.chips:
-            found.setdefault(name, []).append(value)
+            values.setdefault(name, []).append(value)
         if self.teams is not None:
-            found["team"] = [one for one in found.get("team", self.teams) if one in self.teams]
-            assert found["team"], "`limited_to` leaves no chip of another team"
-        return found
+            values["team"] = [team for team in values.get("team", self.teams) if team in self.teams]
+            assert values["team"], "`limited_to` leaves no chip of another team"
+        return values
 
     def query(self, *, path: str = "") -> str:
         """This bar as a query string, without what is the default anyway."""
@@ -218,14 +218,14 @@ class FilterBar:
         return self if pair in self.chips else replace(self, chips=(*self.chips, pair))
 
     def without_chip(self, name: str, value: str) -> "FilterBar":
-        return replace(self, chips=tuple(one for one in self.chips if one != (name, value)))
+        return replace(self, chips=tuple(chip for chip in self.chips if chip != (name, value)))
 
     def without_chips(self) -> "FilterBar":
         return replace(self, chips=())
 
     def with_only(self, name: str, value: str | None) -> "FilterBar":
         """One value of a dimension, or all of them, in place of what was chosen of it."""
-        others = tuple(one for one in self.chips if one[0] != name)
+        others = tuple(chip for chip in self.chips if chip[0] != name)
         chosen = () if value is None else ((name, value),)
         return replace(self, chips=(*others, *chosen))
 

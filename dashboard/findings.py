@@ -31,12 +31,12 @@ def headline(
         return f"{calls} no price yet, so spend is unknown"
     if spent_nanos == 0:
         return "Nothing was spent in this period"
-    found = trend(bar, spent_nanos=spent_nanos, before_nanos=before_nanos)
+    spent = trend(bar, spent_nanos=spent_nanos, before_nanos=before_nanos)
     cause = None
     if before_nanos and _is_moving(spent_nanos, before_nanos):
         cause = greatest_change(bar.split, spent_nanos - before_nanos, groups)
     cause = cause or greatest_share(bar.split, spent_nanos, groups)
-    return f"{found}. {cause}." if cause else found
+    return f"{spent}. {cause}." if cause else spent
 
 
 def trend(bar: FilterBar, *, spent_nanos: int, before_nanos: int | None) -> str:
@@ -147,9 +147,9 @@ def _windows(number: int) -> str:
 
 def unpriced_headline(models: Sequence[UnpricedModel]) -> str:
     """How much usage has no price, and how much was never reported."""
-    unpriced = [one for one in models if not one.is_usage_missing]
-    calls = sum(one.event_count for one in unpriced)
-    missing = sum(one.event_count for one in models if one.is_usage_missing)
+    unpriced = [model for model in models if not model.is_usage_missing]
+    calls = sum(model.event_count for model in unpriced)
+    missing = sum(model.event_count for model in models if model.is_usage_missing)
     sentences = []
     if unpriced:
         sentences.append(
@@ -190,10 +190,10 @@ def decisions_headline(decision: str, agents: Mapping[str, int], *, is_capped: b
     `agents` has the number of each agent's; where the count was cut off there are more of them.
     """
     number = sum(agents.values())
-    one, many = _DECISIONS_WORDS[decision]
+    singular, many = _DECISIONS_WORDS[decision]
     if not number:
-        return f"No {one}"
-    headline = f"{'At least ' if is_capped else ''}{number:,} {one if number == 1 else many}"
+        return f"No {singular}"
+    headline = f"{'At least ' if is_capped else ''}{number:,} {singular if number == 1 else many}"
     greatest = max(agents, key=lambda name: (agents[name], name))
     if len(agents) < 2 or not greatest or agents[greatest] * 10 < number:
         return headline

@@ -20,6 +20,8 @@ from django.views.decorators.http import require_http_methods
 from common.errors import MeteringError
 from common.times import require_known_year
 from dashboard.access import Page, PageRequest, member_page
+from dashboard.frame import filter_bar_of, frame
+from dashboard.navigation import TITLES
 from tenants.form_tokens import (
     FORM_FIELD,
     AlreadySent,
@@ -104,6 +106,30 @@ def save_once(request: PageRequest, form: forms.Form, save: Callable[[], Saved])
     return None
 
 
+def show_form(
+    request: PageRequest,
+    form: forms.Form,
+    *,
+    page: str,
+    headline: str,
+    back: tuple[str, str] | None = None,
+    template: str = "dashboard/settings/form.html",
+    **further: object,
+) -> HttpResponse:
+    """A form as a page of its own, with a way back: to `page`, or to the address and name."""
+    address, words = back or (reverse(f"dashboard:{page}"), TITLES[page])
+    context = frame(request, filter_bar_of(request), page=page) | {
+        "headline": headline,
+        "form": form,
+        "crumb": address,
+        "crumb_words": words,
+        "cancel": address,
+        **form_token(request),
+        **further,
+    }
+    return render(request, template, context)
+
+
 def add_errors(form: forms.Form, error: ValidationError) -> None:
     """Show what the domain refuses: at its field, or above the form where there is none."""
     by_field = error.error_dict if hasattr(error, "error_dict") else {"": [error]}
@@ -117,12 +143,6 @@ def moment_field(label: str, **options: Any) -> forms.DateTimeField:
     return forms.DateTimeField(
         label=label, widget=widget, validators=[require_known_year], **options
     )
-
-
-def clock_field(label: str, **options: Any) -> forms.TimeField:
-    """A time of day in the tenant's zone."""
-    widget = forms.TimeInput(attrs={"type": "time"}, format="%H:%M")
-    return forms.TimeField(label=label, widget=widget, **options)
 
 
 def shown_once(

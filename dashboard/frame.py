@@ -63,7 +63,9 @@ def frame(request: PageRequest, bar: FilterBar, *, page: str) -> dict[str, Any]:
         "may_halt": may_halt(request),
         "may_grant": may_grant(request),
         "other_tenants": [
-            one.tenant for one in request.memberships if one.tenant_id != request.tenant.id
+            membership.tenant
+            for membership in request.memberships
+            if membership.tenant_id != request.tenant.id
         ],
         "here": request.get_full_path(),
         "button_token": new_form_token(request.tenant),

@@ -15,13 +15,7 @@ from urllib.parse import urlencode, urlsplit
 from django.conf import settings
 from django.contrib import messages
 from django.core import signing
-from django.http import (
-    HttpRequest,
-    HttpResponse,
-    HttpResponseBase,
-    HttpResponseRedirect,
-    QueryDict,
-)
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect, QueryDict
 from django.shortcuts import render
 from django.urls import ResolverMatch, reverse
 from django_htmx.http import HttpResponseClientRedirect
@@ -241,7 +235,7 @@ def _drop(request: HttpRequest) -> None:
 def _in_its_tenant(request: HttpRequest, kept: KeptInput) -> HttpResponse | None:
     """Look at the tenant that the form was for, if the person still belongs to it."""
     memberships: list[Membership] = getattr(request, "memberships", [])
-    if kept.person.tenant_id in {one.tenant_id for one in memberships}:
+    if kept.person.tenant_id in {membership.tenant_id for membership in memberships}:
         request.session[SESSION_TENANT] = kept.person.tenant_id
         return HttpResponseRedirect(request.get_full_path())
     _drop(request)

@@ -161,6 +161,9 @@ NAVIGATION: Final = (
     ),
 )
 
+# What a page is called, by its name.
+TITLES: Final = {tab.name: tab.words for entry in NAVIGATION for tab in entry.tabs}
+
 
 def links_of(reader: Reader, bar: FilterBar, page: str) -> tuple[list[Link], list[Link]]:
     """The sidebar, and the tabs of the entry that `page` belongs to; none where it has but one, and

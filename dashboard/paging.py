@@ -22,9 +22,9 @@ def newest_before(
 ) -> Newest[Row]:
     """A page of rows by falling number: the newest, or what is older than `before`."""
     ordered = rows.order_by(f"-{by}")
-    found = list((ordered.filter(**{f"{by}__lt": before}) if before else ordered)[: limit + 1])
-    older = getattr(found[limit - 1], by) if len(found) > limit else None
-    return Newest(found[:limit], older)
+    page = list((ordered.filter(**{f"{by}__lt": before}) if before else ordered)[: limit + 1])
+    older = getattr(page[limit - 1], by) if len(page) > limit else None
+    return Newest(page[:limit], older)
 
 
 def number_of(text: str) -> int | None:

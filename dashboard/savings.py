@@ -78,31 +78,33 @@ def findings(request: PageRequest) -> HttpResponse:
     bar = filter_bar_of(request)
     asked = _question(request, bar)
     try:
-        found = savings(asked) if asked else Savings([], ())
+        result = savings(asked) if asked else Savings([], ())
     except InvalidQuestion as error:
         return render(request, "dashboard/savings_findings.html", {"why": error.detail})
     context = {
-        "found": found,
+        "found": result,
         "sections": [
             {
                 "title": title,
                 "is_total": kinds != SECTIONS[2][1],
-                "nanos": sum(one.nanos for one in found.findings if one.kind in kinds),
-                "lines": [_line(one, bar) for one in found.findings if one.kind in kinds],
+                "nanos": sum(finding.nanos for finding in result.findings if finding.kind in kinds),
+                "lines": [
+                    _line(finding, bar) for finding in result.findings if finding.kind in kinds
+                ],
             }
             for title, kinds in SECTIONS
         ],
-        "left_out": found.left_out,
+        "left_out": result.left_out,
     }
     return render(request, "dashboard/savings_findings.html", context)
 
 
-def _headline(found: Sequence[Finding]) -> str:
+def _headline(shown: Sequence[Finding]) -> str:
     """What is known before the calls are read."""
     parts = []
-    if cached := sum(one.nanos for one in found if one.kind is Kind.CACHING):
+    if cached := sum(finding.nanos for finding in shown if finding.kind is Kind.CACHING):
         parts.append(f"Caching saved {money(cached)}")
-    best = next((one for one in found if one.kind is Kind.CHEAPER_MODEL), None)
+    best = next((finding for finding in shown if finding.kind is Kind.CHEAPER_MODEL), None)
     if best is not None:
         model, other = shortened(best.filters["model"]), shortened(best.other_model)
         parts.append(f"“{other}” instead of “{model}” would have saved {money(best.nanos)}")

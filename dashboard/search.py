@@ -74,7 +74,7 @@ class Search:
         """Return what was found, group by group; empty ones are left out."""
         if not self._text:
             return []
-        found: list[tuple[str, Callable[[], Iterator[Hit]]]] = [
+        searches: list[tuple[str, Callable[[], Iterator[Hit]]]] = [
             ("Sessions", lambda: self._calls("session")),
             ("Traces", lambda: self._calls("trace")),
             ("Budgets", self._budgets),
@@ -85,7 +85,7 @@ class Search:
         ]
         values = {name: list(self._values(name)) for name in VALUES}
         groups = [Group(f"{name.capitalize()}s", hits) for name, hits in values.items()]
-        groups += [Group(title, list(islice(read(), EACH_MAX))) for title, read in found]
+        groups += [Group(title, list(islice(read(), EACH_MAX))) for title, read in searches]
         groups.append(Group("Actions", list(self._actions(values))))
         return [group for group in groups if group.hits]
 
@@ -197,12 +197,12 @@ class Search:
 
 def parts_of(name: str, text: str) -> tuple[str, str, str]:
     """A name in three: what was typed stands in the middle, where it is in the name as such."""
-    place = name.lower().find(text.lower())
+    start = name.lower().find(text.lower())
     # Letters that change their number in lower case do not line up.
-    if place < 0 or len(name.lower()) != len(name) or len(text.lower()) != len(text):
+    if start < 0 or len(name.lower()) != len(name) or len(text.lower()) != len(text):
         return name, "", ""
-    end = place + len(text)
-    return name[:place], name[place:end], name[end:]
+    end = start + len(text)
+    return name[:start], name[start:end], name[end:]
 
 
 def _context(request: PageRequest, bar: FilterBar) -> dict[str, object]:
@@ -216,11 +216,11 @@ def _context(request: PageRequest, bar: FilterBar) -> dict[str, object]:
 def page(request: PageRequest) -> HttpResponse:
     """Where is it? As a page, for those who search without script or share a search."""
     bar = filter_bar_of(request)
-    found = _context(request, bar)
-    number = found["number"]
+    asked = _context(request, bar)
+    number = asked["number"]
     many = f"{number} matches for" if number != 1 else "1 match for"
-    headline = f"{many} “{found['text']}”" if found["text"] else "Search"
-    context = frame(request, bar, page="overview") | found | {"headline": headline}
+    headline = f"{many} “{asked['text']}”" if asked["text"] else "Search"
+    context = frame(request, bar, page="overview") | asked | {"headline": headline}
     return render(request, "dashboard/search.html", context)
 
 

@@ -70,7 +70,7 @@ class Spending:
     @property
     def named(self) -> list[Spender]:
         """The spenders that are shown by themselves."""
-        return [one for one in self.spenders if not one.is_other]
+        return [spender for spender in self.spenders if not spender.is_other]
 
 
 def calls_of(measures: Measures) -> int:
@@ -106,7 +106,7 @@ class Series:
     @property
     def totals(self) -> list[int]:
         columns = [*self.amounts.values(), *([self.others] if self.others is not None else [])]
-        return [sum(column[place] for column in columns) for place in range(len(self.starts))]
+        return [sum(column[index] for column in columns) for index in range(len(self.starts))]
 
 
 def has_usage(tenant_id: int) -> bool:
@@ -176,12 +176,12 @@ def read_spending(tenant_id: int, bar: FilterBar, change: Change | None) -> Spen
     page = usage(asked, limit=VALUES_MAX)
     rows = [row for row in page.rows if not row.is_other]
     days = _read_days(tenant_id, bar, [row.group[bar.split] for row in rows[:SPENDERS_MAX]])
-    before = {one.value: one.before.cost_nanos for one in change.groups} if change else {}
+    before = {group.value: group.before.cost_nanos for group in change.groups} if change else {}
     spenders = [
         Spender(value, row.measures, before.get(value, 0) if change else None, days=days[value])
         for value, row in zip(days, rows, strict=False)
     ]
-    rest = _rest(page.total, [one.measures for one in spenders])
+    rest = _rest(page.total, [group.measures for group in spenders])
     if calls_of(rest):
         rest_before = sum(before.values()) - sum(before.get(value, 0) for value in days)
         spenders.append(Spender("", rest, rest_before if change else None, is_other=True))
@@ -212,16 +212,16 @@ def _read_days(tenant_id: int, bar: FilterBar, values: Sequence[str]) -> dict[st
         tenant_id, bar, TimeRange(first, span.until, span.until), group_by=bar.split, interval="day"
     )
     asked = replace(asked, filters={**asked.filters, bar.split: tuple(values)})
-    place_of = {day: place for place, day in enumerate(dates)}
+    index_of = {day: index for index, day in enumerate(dates)}
     for row in usage(asked, limit=CURVE_DAYS * len(values)).rows:
-        place = place_of[local(row.start, bar).date()]
-        days[row.group[bar.split]][place] = row.measures.cost_nanos
+        index = index_of[local(row.start, bar).date()]
+        days[row.group[bar.split]][index] = row.measures.cost_nanos
     return days
 
 
 def _rest(totals: Measures, parts: Sequence[Measures]) -> Measures:
     return Measures(
-        *(whole - sum(part[place] for part in parts) for place, whole in enumerate(totals))
+        *(whole - sum(part[index] for part in parts) for index, whole in enumerate(totals))
     )
 
 
@@ -243,23 +243,23 @@ def read_series(tenant_id: int, bar: FilterBar) -> Series:
     rows = usage(whole, limit=SERIES_MAX + 1).rows
     values = [row.group[bar.split] for row in rows if not row.is_other][:SERIES_MAX]
     amounts = {value: list(blank) for value in values}
-    place_of = {start: place for place, start in enumerate(starts)}
+    index_of = {start: index for index, start in enumerate(starts)}
     if values:
         by_time = replace(whole, interval=bar.interval)
         by_time = replace(by_time, filters={**whole.filters, bar.split: tuple(values)})
         for row in usage(by_time, limit=POINTS_MAX).rows:
-            amounts[row.group[bar.split]][place_of[row.start]] = row.measures.cost_nanos
+            amounts[row.group[bar.split]][index_of[row.start]] = row.measures.cost_nanos
     totals = read_amounts(tenant_id, bar, span, starts)
     others = [
-        total - sum(column[place] for column in amounts.values())
-        for place, total in enumerate(totals)
+        total - sum(column[index] for column in amounts.values())
+        for index, total in enumerate(totals)
     ]
     return Series(
         starts=starts,
         interval=bar.interval,
         amounts=amounts,
         others=others if any(others) else None,
-        unfinished=unfinished_place(starts, span),
+        unfinished=unfinished_bucket(starts, span),
         before=_amounts_before(tenant_id, bar, len(starts)),
     )
 
@@ -294,8 +294,8 @@ def read_amounts(
 ) -> list[int]:
     """The total of each bucket."""
     asked = question(tenant_id, bar, span, group_by=None, interval=bar.interval)
-    found = {row.start: row.measures.cost_nanos for row in usage(asked, limit=POINTS_MAX).rows}
-    return [found.get(start, 0) for start in starts]
+    amounts = {row.start: row.measures.cost_nanos for row in usage(asked, limit=POINTS_MAX).rows}
+    return [amounts.get(start, 0) for start in starts]
 
 
 def bucket_starts(bar: FilterBar, span: TimeRange) -> list[datetime]:
@@ -318,11 +318,11 @@ def places_before(starts: Sequence[datetime], first_at: datetime | None) -> int:
     return max(0, sum(start <= first_at for start in starts) - 1)
 
 
-def unfinished_place(starts: Sequence[datetime], span: TimeRange) -> int | None:
+def unfinished_bucket(starts: Sequence[datetime], span: TimeRange) -> int | None:
     """The bucket that now falls into; None when the stretch is over."""
     if span.until >= span.ends_at or not starts:
         return None
-    return max(place for place, start in enumerate(starts) if start <= span.until)
+    return max(index for index, start in enumerate(starts) if start <= span.until)
 
 
 def local(moment: datetime, bar: FilterBar) -> datetime:

@@ -13,16 +13,7 @@ from django.views.decorators.http import require_safe
 from common.money import NANOS_PER_USD
 from dashboard.budgets.bars import Bar
 from dashboard.chart_notes import Level, Mark, with_levels, with_marks, with_shade
-from dashboard.charts import (
-    LINE,
-    Buckets,
-    Column,
-    Figure,
-    band,
-    line,
-    over_time,
-    stacked_bars,
-)
+from dashboard.charts import LINE, Buckets, Column, Figure, band, line, over_time, stacked_bars
 from dashboard.colors import OTHER, PALETTE
 from dashboard.filter_bar import Choice
 from dashboard.lying_bars import change_bars

@@ -27,11 +27,11 @@ def table_rows(series: Series, bar: FilterBar) -> list[TableRow]:
     rows = [
         TableRow(
             label=bucket_words(local(start, bar), series.interval),
-            amounts=[column[place] for column in columns],
-            total=sum(column[place] for column in columns),
-            is_unfinished=place == series.unfinished,
+            amounts=[column[index] for column in columns],
+            total=sum(column[index] for column in columns),
+            is_unfinished=index == series.unfinished,
         )
-        for place, start in enumerate(series.starts)
+        for index, start in enumerate(series.starts)
         if start <= bar.range.until
     ]
     return rows[::-1]

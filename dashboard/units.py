@@ -277,30 +277,30 @@ def agents(request: PageRequest) -> HttpResponse:
     context: dict[str, Any] = {"bar": asked.bar}
     if asked.question is not None:
         try:
-            found = coordination(asked.question)
+            handoffs = coordination(asked.question)
         except InvalidQuestion as error:
             context["why"] = error.detail
         else:
-            context["found"] = found
-            if found.pairs:
-                context["finding"] = _handoffs_words(found)
-                context["figure"] = _handoffs_figure(asked.bar, found)
+            context["found"] = handoffs
+            if handoffs.pairs:
+                context["finding"] = _handoffs_words(handoffs)
+                context["figure"] = _handoffs_figure(asked.bar, handoffs)
     return render(request, "dashboard/units_agents.html", context)
 
 
-def _handoffs_words(found: Coordination) -> str:
+def _handoffs_words(handoffs: Coordination) -> str:
     """Between which two agents most is passed on."""
-    most = found.pairs[0]
+    most = handoffs.pairs[0]
     giver, receiver = shortened(most.giver), shortened(most.receiver)
     return f"Most tokens go from “{giver}” to “{receiver}”: {count(most.passed_on_tokens)}"
 
 
-def _handoffs_figure(bar: FilterBar, found: Coordination) -> Figure:
+def _handoffs_figure(bar: FilterBar, handoffs: Coordination) -> Figure:
     """The tokens that agents passed on, from who wrote them to who read them."""
     here = reverse("dashboard:explore")
     written: Counter[str] = Counter()
     read: Counter[str] = Counter()
-    for pair in found.pairs:
+    for pair in handoffs.pairs:
         written[pair.giver] += pair.passed_on_tokens
         read[pair.receiver] += pair.passed_on_tokens
     left, right = (
@@ -312,6 +312,6 @@ def _handoffs_figure(bar: FilterBar, found: Coordination) -> Figure:
     )
     streams = [
         Stream([*written].index(pair.giver), [*read].index(pair.receiver), pair.passed_on_tokens)
-        for pair in found.pairs
+        for pair in handoffs.pairs
     ]
     return flow(left, right, streams, unit=COUNT)

@@ -71,7 +71,7 @@ app_name = "dashboard"
 class KindConverter(StringConverter):
     """A kind of rule that has a form."""
 
-    regex = "|".join(rule_forms.KINDS)
+    regex = "|".join(rule_forms.RULES)
 
 
 register_converter(KindConverter, "kind")

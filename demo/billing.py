@@ -42,7 +42,7 @@ def bill(client: Client, *, calls: Sequence[Call], end: datetime, load: str) -> 
     spent = spend_by([call for call in calls if call.customer], lambda call: call.customer)
     keys = sorted(spent, key=lambda key: (-spent[key], str(key)))[: len(ORDER)]
     customers = list(map(str, keys))
-    parties = [party(key, place) for place, key in enumerate(customers)]
+    parties = [party(key, number) for number, key in enumerate(customers)]
     for path, key, bodies in (
         ("/v1/plans", "name", plans()),
         ("/v1/customers", "key", parties),
@@ -111,12 +111,12 @@ def growth(first: str, further: str) -> list[JsonObject]:
     ]
 
 
-def party(key: str, place: int) -> JsonObject:
+def party(key: str, number: int) -> JsonObject:
     """Return a customer with what is printed on its statements. The fake Stripe knows by the tag
     of an address who does not pay.
     """
-    address, country, taxes = CITIES[place % len(CITIES)]
-    mailbox = f"billing{PAYING.get(place, '')}"
+    address, country, taxes = CITIES[number % len(CITIES)]
+    mailbox = f"billing{PAYING.get(number, '')}"
     return {
         "key": key,
         "name": key.replace("-", " ").title(),
@@ -151,7 +151,7 @@ def credit(customers: Sequence[str], end: datetime) -> list[JsonObject]:
             "expires_at": expires_at,
         },
     ]
-    return [{"customer": key, **one} for key, one in zip(customers, further, strict=False)]
+    return [{"customer": key, **grant} for key, grant in zip(customers, further, strict=False)]
 
 
 def close(client: Client, end: datetime) -> list[str]:
@@ -162,7 +162,7 @@ def close(client: Client, end: datetime) -> list[str]:
     if failed or items(client.get("/v1/statements?state=void")):
         return failed
     final = items(client.get("/v1/statements?state=final&limit=100"))
-    billed = [one for one in final if Decimal(one["taxable"]) > 1]
+    billed = [statement for statement in final if Decimal(statement["taxable"]) > 1]
     if not billed:
         return []
     path = f"/v1/statements/{billed[0]['id']}/void"
@@ -177,8 +177,8 @@ def close(client: Client, end: datetime) -> list[str]:
 def finalize(client: Client, end: datetime) -> Iterator[str]:
     """Make the drafts final whose period is over, the oldest first."""
     drafts = items(client.get("/v1/statements?state=draft&limit=100"))
-    over = [one for one in drafts if datetime.fromisoformat(one["period_end"]) <= end]
-    for draft in sorted(over, key=lambda one: (one["period_end"], one["id"])):
+    over = [row for row in drafts if datetime.fromisoformat(row["period_end"]) <= end]
+    for draft in sorted(over, key=lambda row: (row["period_end"], row["id"])):
         path = f"/v1/statements/{draft['id']}/finalise"
         # A company's own model has no price, and is given away.
         answer = client.post(path, {"accept_unpriced": draft["unpriced"]})
@@ -190,12 +190,12 @@ def revise(client: Client, end: datetime, load: str) -> list[str]:
     """Cut the price of tokens from a day of the period that is closed: the next statements have
     adjustments.
     """
-    found = [
+    lines = [
         plan for plan in items(client.get("/v1/plans?limit=100")) if plan.get("name") == GROWTH
     ]
-    if not found or len(found[0]["versions"]) > 1:
+    if not lines or len(lines[0]["versions"]) > 1:
         return []
-    path = f"/v1/plans/{found[0]['id']}/versions"
+    path = f"/v1/plans/{lines[0]['id']}/versions"
     since = (end - CLOSED_FOR - timedelta(days=2)).replace(hour=0, minute=0)
     body = {"from": since.isoformat(), "charges": growth("9.50", "7.60")}
     answer: Answer = client.post(path, body, idempotency_key=f"demo-{load}-{path}")

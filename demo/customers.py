@@ -9,15 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from demo.calls import (
-    DAY_SECONDS,
-    SPAN_DAYS,
-    Call,
-    Model,
-    Speed,
-    fold_into_span,
-    model_outcomes,
-)
+from demo.calls import DAY_SECONDS, SPAN_DAYS, Call, Model, Speed, fold_into_span, model_outcomes
 from demo.recordings import Floats, Integers, Stream, Windows, servegen_windows
 from demo.sizes import fit
 

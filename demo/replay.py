@@ -24,12 +24,7 @@ from demo.billing import bill
 from demo.calls import Call
 from demo.client import Answer, Client, JsonObject, LoadFailed
 from demo.configuration import configure, items
-from demo.events import (
-    demo_calls,
-    end_of_load,
-    event_of,
-    load_name,
-)
+from demo.events import demo_calls, end_of_load, event_of, load_name
 
 EVENTS = 150_000
 SEED = 1

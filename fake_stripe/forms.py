@@ -26,15 +26,15 @@ class Mismatch(ValueError):
 
 def read_form(text: str) -> dict[str, Any]:
     """Return what a form or query says, `a[b][0]=c` as nested objects and lists of texts."""
-    found: dict[str, Any] = {}
+    form: dict[str, Any] = {}
     for name, value in parse_qsl(text, keep_blank_values=True, strict_parsing=bool(text)):
         head, *rest = re.findall(r"[^\[\]]+|(?<=\[)(?=\])", name)
-        place = found
+        holder = form
         for key in [head, *rest][:-1]:
-            place = place.setdefault(key, {})
+            holder = holder.setdefault(key, {})
         key = rest[-1] if rest else head
-        place[key or str(len(place))] = value
-    read = _lists(found)
+        holder[key or str(len(holder))] = value
+    read = _lists(form)
     assert isinstance(read, dict), "a form has names"
     return read
 

@@ -43,8 +43,8 @@ def create_price(world: World, ids: Ids, given: Object) -> Object:
 @on("GET", "/v1/prices")
 def list_prices(world: World, ids: Ids, given: Object) -> Object:
     keys = given.get("lookup_keys")
-    found = (each for each in world.prices.values() if keys is None or each["lookup_key"] in keys)
-    return page("/v1/prices", found, given)
+    prices = (each for each in world.prices.values() if keys is None or each["lookup_key"] in keys)
+    return page("/v1/prices", prices, given)
 
 
 @on("POST", "/v1/billing/meter_events")

@@ -26,13 +26,13 @@ def create_customer(world: World, ids: Ids, given: Object) -> Object:
 
 @on("GET", "/v1/customers")
 def list_customers(world: World, ids: Ids, given: Object) -> Object:
-    found = (
+    customers = (
         each
         for each in world.customers.values()
         if given.get("email", each["email"]) == each["email"]
         and is_since(each, given.get("created"))
     )
-    return page("/v1/customers", found, given)
+    return page("/v1/customers", customers, given)
 
 
 @on("GET", "/v1/customers/{customer}")
@@ -59,14 +59,14 @@ def create_invoice(world: World, ids: Ids, given: Object) -> Object:
 
 @on("GET", "/v1/invoices")
 def list_invoices(world: World, ids: Ids, given: Object) -> Object:
-    found = [
+    invoices = [
         world.shown(each)
         for each in world.invoices.values()
         if given.get("customer", each["customer"]) == each["customer"]
         and given.get("status", each["status"]) == each["status"]
         and is_since(each, given.get("created"))
     ]
-    return page("/v1/invoices", found, given)
+    return page("/v1/invoices", invoices, given)
 
 
 @on("GET", "/v1/invoices/{invoice}")
@@ -183,20 +183,20 @@ def mark_uncollectible(world: World, ids: Ids, given: Object) -> Object:
 @on("GET", "/v1/invoice_payments")
 def list_payments(world: World, ids: Ids, given: Object) -> Object:
     intent = given.get("payment", {}).get("payment_intent")
-    found = (
+    payments = (
         each
         for each in world.payments.values()
         if given.get("invoice", each["invoice"]) == each["invoice"]
         and intent in (None, each["payment"]["payment_intent"])
     )
-    return page("/v1/invoice_payments", found, given)
+    return page("/v1/invoice_payments", payments, given)
 
 
-def of_payment(found: Iterable[Object], given: Object) -> list[Object]:
+def of_payment(objects: Iterable[Object], given: Object) -> list[Object]:
     """Keep what belongs to a payment or charge, if one is asked for."""
     return [
         each
-        for each in found
+        for each in objects
         if given.get("payment_intent", each["payment_intent"]) == each["payment_intent"]
         and given.get("charge", each.get("charge")) == each.get("charge")
     ]
@@ -263,9 +263,9 @@ def create_credit_note(world: World, ids: Ids, given: Object) -> Object:
 @on("GET", "/v1/events")
 def list_events(world: World, ids: Ids, given: Object) -> Object:
     kinds = given.get("types")
-    found = (
+    events = (
         each
         for each in world.events
         if is_since(each, given.get("created")) and (kinds is None or each["type"] in kinds)
     )
-    return page("/v1/events", found, given)
+    return page("/v1/events", events, given)

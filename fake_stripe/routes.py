@@ -42,20 +42,20 @@ def find(of: dict[str, Object], id_: str, kind: str) -> Object:
     return of[id_]
 
 
-def page(url: str, found: Iterable[Object], given: Object) -> Object:
+def page(url: str, objects: Iterable[Object], given: Object) -> Object:
     """Return a page of objects, newest first, as Stripe lists all but lines."""
-    return part_of_list(url, list(found)[::-1], given)
+    return part_of_list(url, list(objects)[::-1], given)
 
 
-def part_of_list(url: str, found: list[Object], given: Object) -> Object:
+def part_of_list(url: str, listed: list[Object], given: Object) -> Object:
     """Return the part of a list that is asked for, in its order."""
     if after := given.get("starting_after"):
-        places = [place for place, each in enumerate(found) if each["id"] == after]
-        found = found[places[0] + 1 :] if places else []
+        places = [index for index, each in enumerate(listed) if each["id"] == after]
+        listed = listed[places[0] + 1 :] if places else []
     limit = given.get("limit", 10)
     if not 1 <= limit <= 100:
         raise Refused(400, "limit must be from 1 to 100")
-    return objects.listing(url, found[:limit], has_more=len(found) > limit)
+    return objects.listing(url, listed[:limit], has_more=len(listed) > limit)
 
 
 def is_since(each: Object, given: Any) -> bool:

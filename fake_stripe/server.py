@@ -218,9 +218,9 @@ class StripeServer:
 
 def find_route(request: Request) -> tuple[Route, Ids]:
     for route in ROUTES:
-        found = route.pattern.fullmatch(request.path)
-        if found and route.name[0] == request.method:
-            return route, found.groupdict()
+        match = route.pattern.fullmatch(request.path)
+        if match and route.name[0] == request.method:
+            return route, match.groupdict()
     raise Refused(404, f"Unrecognized request URL ({request.method}: {request.path}).")
 
 

@@ -1,11 +1,13 @@
 """Forms of the admin: of a row, which the domain judges, and a form as it was filled in."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, cast
 
+from django import forms
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.forms import ModelForm
 from django.forms.models import BaseInlineFormSet
+from unfold import widgets
 
 # Django's own classes take type arguments for the type checker alone.
 if TYPE_CHECKING:
@@ -14,6 +16,19 @@ if TYPE_CHECKING:
 else:
     BaseRowForm = ModelForm
     RowFormSet = BaseInlineFormSet
+
+
+# Django's own widgets as the admin shows them.
+LOOK: Final[Mapping[type[forms.Widget], type[forms.Widget]]] = {
+    forms.TextInput: widgets.UnfoldAdminTextInputWidget,
+    forms.TimeInput: widgets.UnfoldAdminTextInputWidget,
+    forms.EmailInput: widgets.UnfoldAdminEmailInputWidget,
+    forms.PasswordInput: widgets.UnfoldAdminPasswordWidget,
+    forms.Textarea: widgets.UnfoldAdminTextareaWidget,
+    forms.Select: widgets.UnfoldAdminSelectWidget,
+    forms.CheckboxInput: widgets.UnfoldBooleanSwitchWidget,
+    forms.CheckboxSelectMultiple: widgets.UnfoldAdminCheckboxSelectMultipleWidget,
+}
 
 
 class RowForm(BaseRowForm):
@@ -25,6 +40,8 @@ class RowForm(BaseRowForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.prepare()
+        for field in self.fields.values():
+            _dress(field)
 
     def prepare(self) -> None:
         """Complete the fields for this row, once they are made."""
@@ -44,6 +61,18 @@ class RowForm(BaseRowForm):
             for name, errors in error.error_dict.items():
                 field = name.partition(".")[0]
                 self.add_error(self.shown_at.get(field, field), errors)
+
+
+def _dress(field: forms.Field) -> None:
+    plain = field.widget
+    look = LOOK.get(type(plain))
+    if look is None:
+        return
+    kind = {"type": plain.input_type} if isinstance(plain, forms.widgets.Input) else {}
+    field.widget = look(attrs={**plain.attrs, **kind})
+    field.widget.is_required = plain.is_required
+    if isinstance(plain, forms.Select | forms.CheckboxSelectMultiple):
+        cast(Any, field.widget).choices = plain.choices
 
 
 class FilledForm(NamedTuple):

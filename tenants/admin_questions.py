@@ -24,7 +24,7 @@ class Question(NamedTuple):
     title: str
     verb: str
     consequence: str
-    facts: Sequence[tuple[str, str]] = ()
+    details: Sequence[tuple[str, str]] = ()
     # Where to go instead; a form that was filled in is shown again.
     back: str = ""
     # What the person may not have meant.

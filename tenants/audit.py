@@ -50,12 +50,12 @@ def audited_change(
     actor: str,
     action: str = "update",
     changes: Mapping[str, object] | None = None,
-    facts: Callable[[Row], Mapping[str, object]] | None = None,
+    details: Callable[[Row], Mapping[str, object]] | None = None,
 ) -> Iterator[RowChange[Row]]:
     """Lock a row as it is stored and make the changes; save it after the block, which may change
-    more of it. `facts` returns what the log knows of a row if that is more than its columns.
+    more of it. `details` returns what the log knows of a row if that is more than its columns.
     """
-    read = facts or facts_of
+    read = details or facts_of
     stored = lock_stored(row)
     change = RowChange(stored, read(stored))
     for name, value in (changes or {}).items():

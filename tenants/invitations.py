@@ -18,12 +18,7 @@ from tenants.attempts import Limit, TooSoon, Tried, claim, format_wait
 from tenants.audit import audited_change, create_audited
 from tenants.limits import require_room
 from tenants.links import hand_over, token_hash
-from tenants.members import (
-    MembershipRefused,
-    change_teams_of,
-    lock_members,
-    require_may_give,
-)
+from tenants.members import MembershipRefused, change_teams_of, lock_members, require_may_give
 from tenants.models import Invitation, Membership, Tenant, User, normalize_email
 from tenants.people import add_member
 from tenants.roles import Role

@@ -57,7 +57,7 @@ def begin_session(request: HttpRequest, user: User) -> None:
 
 def own_sessions(user: User, *, session_key: str | None) -> list[OwnSession]:
     """Return a person's sessions that still work, this one first, then the newest."""
-    found = [
+    sessions = [
         OwnSession(
             id=_id_of(row),
             began_at=datetime.fromisoformat(began["at"]) if began else None,
@@ -67,7 +67,9 @@ def own_sessions(user: User, *, session_key: str | None) -> list[OwnSession]:
         )
         for row, began in _working(user)
     ]
-    return sorted(found, key=lambda one: (one.is_this, str(one.began_at)), reverse=True)
+    return sorted(
+        sessions, key=lambda session: (session.is_this, str(session.began_at)), reverse=True
+    )
 
 
 def end_own_session(user: User, session_id: str) -> bool:

@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from django import forms
 from django.core.exceptions import ValidationError
-from unfold.widgets import UnfoldAdminTextInputWidget
+
+from common.money import nanos_from_usd, usd_from_nanos
 
 CHARACTERS_MAX: Final = 40
 USD_MAX: Final = 1_000_000_000
@@ -26,7 +27,7 @@ class AmountField(forms.CharField):
     """An amount in USD, with or without a $ before it. Its value is a Decimal, or None."""
 
     def __init__(self, *, maximum: int = USD_MAX, **options: Any) -> None:
-        options.setdefault("widget", UnfoldAdminTextInputWidget(attrs={"inputmode": "decimal"}))
+        options.setdefault("widget", forms.TextInput(attrs={"inputmode": "decimal"}))
         super().__init__(**options)
         self.maximum = maximum
 
@@ -41,11 +42,23 @@ class AmountField(forms.CharField):
         return amount
 
 
+class UsdField(AmountField):
+    """An amount in USD; its value is whole nano-dollars."""
+
+    def prepare_value(self, value: Any) -> Any:
+        return usd_from_nanos(value) if isinstance(value, int) else value
+
+    def clean(self, value: object) -> int | None:
+        """Raises ValidationError with a sentence for what is no amount."""
+        amount = super().clean(value)
+        return None if amount is None else nanos_from_usd(f"{amount:f}")
+
+
 class WholeNumberField(forms.IntegerField):
     """A count: digits alone."""
 
     def __init__(self, **options: Any) -> None:
-        options.setdefault("widget", UnfoldAdminTextInputWidget(attrs={"inputmode": "numeric"}))
+        options.setdefault("widget", forms.TextInput(attrs={"inputmode": "numeric"}))
         super().__init__(**options)
 
     def to_python(self, value: object) -> int | None:

@@ -84,7 +84,7 @@ def rename_team(*, team: Team, name: str, actor: str) -> Team:
     with name_once("team", name), audited_change(team, actor=actor) as change:
         lock_room(team.tenant_id)  # against a new team of one of its names
         stored = change.row
-        former = [one for one in stored.names if one != name]
+        former = [former_name for former_name in stored.names if former_name != name]
         if len(former) > FORMER_NAMES_MAX:
             raise Conflict(f"A team has at most {FORMER_NAMES_MAX} former names.")
         stored.name, stored.former_names = name, former

@@ -75,9 +75,9 @@ def test_a_period_begins_where_the_contract_says(
 
 
 def test_events_count_by_their_own_group() -> None:
-    found = balances_of(make_budget(), make_booking("a"), make_booking("a"), make_booking("b"))
+    result = balances_of(make_budget(), make_booking("a"), make_booking("a"), make_booking("b"))
 
-    assert found == {
+    assert result == {
         WindowKey(("a",), EPOCH): Balance(Amounts(20, 2, 2, 0)),
         WindowKey(("b",), EPOCH): Balance(Amounts(10, 1, 1, 0)),
     }
@@ -86,19 +86,19 @@ def test_events_count_by_their_own_group() -> None:
 def test_a_settled_event_counts_in_the_window_that_was_held() -> None:
     key = WindowKey(("held",), EPOCH)
 
-    found = balances_of(make_budget(), make_booking("a", held={1: key}, overrun_nanos=4))
+    result = balances_of(make_budget(), make_booking("a", held={1: key}, overrun_nanos=4))
 
-    assert found == {key: Balance(Amounts(10, 1, 1, 0), 4, 4)}
+    assert result == {key: Balance(Amounts(10, 1, 1, 0), 4, 4)}
 
 
 def test_a_settled_event_is_all_overrun_where_nothing_was_held() -> None:
     elsewhere = {2: WindowKey((), EPOCH)}
 
-    found = balances_of(
+    result = balances_of(
         make_budget(), make_booking(held=elsewhere, overrun_nanos=4, unheld_overrun_nanos=10)
     )
 
-    assert found == {WindowKey(("a",), EPOCH): Balance(Amounts(10, 1, 1, 0), 10)}
+    assert result == {WindowKey(("a",), EPOCH): Balance(Amounts(10, 1, 1, 0), 10)}
 
 
 def test_an_event_that_does_not_match_counts_nowhere() -> None:
@@ -362,7 +362,7 @@ def test_tenants_differ_in_what_excuses_them() -> None:
     window = Window(1, Amounts(0, 200), NOTHING, 0, 0)
     caps = Caps()
     caps.may_become(1, Limit(nanos=100, tokens=100), 0.0)
-    found = {
+    result = {
         tenant: len(
             list(
                 overspent(
@@ -376,7 +376,7 @@ def test_tenants_differ_in_what_excuses_them() -> None:
         for tenant in (TIDY, ROUGH)
     }
 
-    assert found == {TIDY: 1, ROUGH: 0}
+    assert result == {TIDY: 1, ROUGH: 0}
 
 
 # On the wire.

@@ -5,23 +5,15 @@ from typing import Any, ClassVar, Final, cast
 from django import forms
 from django.contrib import messages
 from django.contrib.admin import display, register
-from django.contrib.postgres.forms import SimpleArrayField
 from django.db.models import QuerySet
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from unfold.decorators import action
 from unfold.decorators import display as labelled
-from unfold.widgets import (
-    UnfoldAdminCheckboxSelectMultipleWidget,
-    UnfoldAdminPasswordWidget,
-    UnfoldAdminTextareaWidget,
-    UnfoldAdminTextInputWidget,
-)
 
 from alerts.channel_settings import (
-    CONTACT_MAX_CHARACTERS,
-    CONTACTS_MAX,
     create_channel,
     remove_channel,
     rotate_secret,
@@ -29,54 +21,26 @@ from alerts.channel_settings import (
     signing_secret,
     update_channel,
 )
-from alerts.channels import KINDS, Field
+from alerts.channels import KINDS
 from alerts.errors import WrongChannel
-from alerts.models import Channel, ChannelKind, Severity
+from alerts.forms import PREFIX, SECRETS, SIGNING_NOTE, ChannelFields, field_of
+from alerts.models import Channel, ChannelKind
 from metering.fields.forms import MONEY_ROLES
 from tenants.admin.secrets import shown_once
 from tenants.admin_forms import FilledForm, RowForm
 from tenants.admin_questions import Question, ask, sent
-from tenants.admin_site import (
-    Context,
-    TenantModelAdmin,
-    actor_of,
-    shown_moment,
-    site,
-    tenant_of,
-)
+from tenants.admin_site import Context, TenantModelAdmin, actor_of, shown_moment, site, tenant_of
 from tenants.middleware import TenantRequest
 
-VALUE_CHARACTERS_MAX: Final = 2000
 ROUTING_FIELDS: Final = ("severities", "contacts", "digest", "is_paused")
 OWN_FIELDS: Final = ("name", *ROUTING_FIELDS)
 ABOUT: Final = ("name", "kind", "to", "severities_shown", "contacts_shown")
-# Begins the names of the kind's fields on the form: some columns have the same names.
-PREFIX: Final = "config_"
-SIGNING_NOTE: Final = (
-    "Anyone who has it can sign messages that look like ours. "
-    "Copy it now to where they are verified."
-)
 
 
-class ChannelForm(RowForm):
+class ChannelForm(ChannelFields, RowForm):
     """The settings of all channels; `form_of` adds the fields of a kind."""
 
     kind: ClassVar[str]
-    contacts = SimpleArrayField(
-        forms.CharField(max_length=CONTACT_MAX_CHARACTERS),
-        required=False,
-        max_length=CONTACTS_MAX,
-        widget=UnfoldAdminTextInputWidget(attrs={"placeholder": "team_lead, finance"}),
-        help_text="Contacts in budget levels that this channel reaches. Leave empty for "
-        "any, by severity.",
-    )
-    severities = forms.MultipleChoiceField(
-        label="Sent immediately",
-        required=False,
-        choices=Severity.choices,
-        widget=UnfoldAdminCheckboxSelectMultipleWidget(),
-        help_text="Everything else waits for the digest.",
-    )
 
     class Meta:
         model = Channel
@@ -91,11 +55,9 @@ class ChannelForm(RowForm):
         shown = shown_fields(self.instance)
         for field in KINDS[self.kind].fields:
             if field.is_secret:
-                secret = self.fields[PREFIX + field.name]
-                secret.required = False
-                secret.help_text = f"{field.help} Leave it empty to keep it."
+                self.fields[PREFIX + field.name] = field_of(field, is_new=False)
             else:
-                self.initial[PREFIX + field.name] = _as_text(shown.get(field.name, ""))
+                self.initial[PREFIX + field.name] = shown.get(field.name, "")
 
     def clean(self) -> dict[str, Any]:
         """Validate a new channel here, so that its form is shown again. A change is validated with
@@ -109,52 +71,11 @@ class ChannelForm(RowForm):
                 self.add_error(PREFIX + error.field, f"This {error.reason}.")
         return data
 
-    def changed_fields(self) -> dict[str, Any]:
-        """Return the kind's fields that were changed; what is shown in part stays as it is."""
-        changed = set(self.changed_data)
-        return {
-            field.name: self.cleaned_data[PREFIX + field.name]
-            for field in KINDS[self.kind].fields
-            if PREFIX + field.name in changed
-        }
-
-
-def _as_text(value: object) -> str:
-    return "\n".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-class Lines(forms.CharField):
-    """A list, one value a line."""
-
-    widget = UnfoldAdminTextareaWidget(attrs={"rows": 3})
-
-    def clean(self, value: Any) -> Any:
-        text = super().clean(value)
-        return [line.strip() for line in text.splitlines() if line.strip()]
-
-
-def form_field(field: Field) -> forms.Field:
-    """Return the form field for a field of a kind. A secret is never shown, not even to keep it."""
-    options: dict[str, Any] = {
-        "label": field.label,
-        "required": field.is_required,
-        "max_length": VALUE_CHARACTERS_MAX,
-        "help_text": field.help,
-    }
-    if field.is_list:
-        return Lines(**{**options, "help_text": f"{field.help} One per line."})
-    if field.is_secret:
-        return forms.CharField(
-            **options,
-            widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}),
-        )
-    return forms.CharField(**options, widget=UnfoldAdminTextInputWidget())
-
 
 def form_of(kind: str) -> type[ChannelForm]:
     """Return the form of a kind of channel."""
     fields: dict[str, Any] = {
-        PREFIX + field.name: form_field(field) for field in KINDS[kind].fields
+        PREFIX + field.name: field_of(field, is_new=True) for field in KINDS[kind].fields
     }
     return type("ChannelForm", (ChannelForm,), {**fields, "kind": kind})
 
@@ -164,9 +85,7 @@ class ChannelAdmin(TenantModelAdmin):
     """Where alerts go. Those who may only look get no form."""
 
     writers = MONEY_ROLES
-    secret_fields = frozenset(
-        PREFIX + field.name for kind in KINDS.values() for field in kind.fields if field.is_secret
-    )
+    secret_fields = SECRETS
     list_display = (*ABOUT, "state", "delivered")
     list_filter = ("kind",)
     search_fields = ("name",)
@@ -181,8 +100,9 @@ class ChannelAdmin(TenantModelAdmin):
 
     @display(description="To")
     def to(self, obj: Channel) -> str:
-        values = [_as_text(value).replace("\n", ", ") for value in shown_fields(obj).values()]
-        return "; ".join(filter(None, values))
+        values = shown_fields(obj).values()
+        words = (", ".join(map(str, v)) if isinstance(v, list) else str(v) for v in values)
+        return "; ".join(filter(None, words))
 
     @display(description="Sent immediately")
     def severities_shown(self, obj: Channel) -> str:
@@ -217,10 +137,7 @@ class ChannelAdmin(TenantModelAdmin):
         return self.may_write(request) and webhooks.exists()
 
     def add_view(
-        self,
-        request: HttpRequest,
-        form_url: str = "",
-        extra_context: Context = None,
+        self, request: HttpRequest, form_url: str = "", extra_context: Context = None
     ) -> HttpResponse:
         """Choose the kind first: it has its own form."""
         if self.has_add_permission(request) and _kind_asked_for(request) is None:
@@ -251,10 +168,7 @@ class ChannelAdmin(TenantModelAdmin):
         names = [PREFIX + field.name for field in KINDS[kind].fields]
         routing = [name for name in ROUTING_FIELDS if name != "digest" or KINDS[kind].has_digests]
         top = ("name", *names) if obj is None else ("name", *names, "state", "last_error")
-        return (
-            (KINDS[kind].label, {"fields": top}),
-            ("What is sent", {"fields": tuple(routing)}),
-        )
+        return ((KINDS[kind].label, {"fields": top}), ("What is sent", {"fields": tuple(routing)}))
 
     def get_readonly_fields(
         self, request: HttpRequest, obj: Channel | None = None
@@ -316,16 +230,13 @@ class ChannelAdmin(TenantModelAdmin):
             verb="Create a new secret",
             consequence="For 24 hours messages are signed with the old one too, so that the "
             "receiver can switch.",
-            facts=[("To", self.to(channel))],
+            details=[("To", self.to(channel))],
             back=_page_of(channel),
         )
         return ask(self, request, question=question, form=form)
 
     def _find(self, request: HttpRequest, object_id: str) -> Channel:
-        channel = self.get_queryset(request).filter(id=object_id).first()
-        if channel is None:
-            raise Http404
-        return channel
+        return get_object_or_404(self.get_queryset(request), id=object_id)
 
 
 def _page_of(channel: Channel) -> str:

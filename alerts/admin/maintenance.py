@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from typing import Any
 
+from django import forms
 from django.contrib.admin import SimpleListFilter, display, register
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 from unfold.decorators import display as labelled
-from unfold.widgets import UnfoldAdminTextareaWidget
 
 from alerts.models import MaintenanceWindow
 from alerts.settings import create_maintenance_window, end_maintenance_window, validate_period
@@ -30,7 +30,7 @@ class MaintenanceWindowForm(RowForm):
     class Meta:
         model = MaintenanceWindow
         fields = ("starts_at", "ends_at", "match", "reason")
-        widgets = {"reason": UnfoldAdminTextareaWidget(attrs={"rows": 2})}
+        widgets = {"reason": forms.Textarea(attrs={"rows": 2})}
         help_texts = {
             "starts_at": "In the workspace's zone.",
             "ends_at": "In the workspace's zone. At most 31 days later.",

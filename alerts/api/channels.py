@@ -1,6 +1,6 @@
 """`/v1/channels`: where alerts go."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -157,8 +157,8 @@ class Channels(Resource[Channel]):
     def rows(self) -> QuerySet[Channel]:
         return super().rows().filter(removed_at__isnull=True)
 
-    def answers(self, rows: Sequence[Channel]) -> Sequence[JsonObject]:
-        return [channel_answer(row) for row in rows]
+    def answer_of(self, row: Channel) -> JsonObject:
+        return channel_answer(row)
 
     @extend_schema(
         summary="Add a channel",

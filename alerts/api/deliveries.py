@@ -1,6 +1,5 @@
 """`/v1/deliveries`: messages that were sent, that wait, and that could not be delivered."""
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Final
 from uuid import UUID
 
@@ -99,8 +98,8 @@ class Deliveries(Resource[Delivery]):
         given = {name: value for name, value in filters.items() if value is not None}
         return self.rows().filter(**given)
 
-    def answers(self, rows: Sequence[Delivery]) -> Sequence[DeliveryAnswer]:
-        return [delivery_answer(row) for row in rows]
+    def answer_of(self, row: Delivery) -> DeliveryAnswer:
+        return delivery_answer(row)
 
     def full_answer(self, row: Delivery) -> DeliveryAnswer:
         return detail_answer(row)

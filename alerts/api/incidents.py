@@ -1,6 +1,6 @@
 """`/v1/incidents`: what people should look at, and how they handle it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Final
 
@@ -175,6 +175,7 @@ class Incidents(Resource[Incident]):
     model = Incident
     noun = "incident"
     answer = IncidentAnswer
+    related = ("assigned_to",)
     order = ("-id",)
     filters = MATCHABLE
     parameters = {
@@ -202,14 +203,11 @@ class Incidents(Resource[Incident]):
     }
     also_answers = {"acknowledge": (409,)}
 
-    def rows(self) -> QuerySet[Incident]:
-        return super().rows().select_related("assigned_to")
-
     def listed_rows(self) -> QuerySet[Incident]:
         return self.rows().filter(_filters(self.request))
 
-    def answers(self, rows: Sequence[Incident]) -> Sequence[IncidentAnswer]:
-        return [incident_answer(row) for row in rows]
+    def answer_of(self, row: Incident) -> IncidentAnswer:
+        return incident_answer(row)
 
     def full_answer(self, row: Incident) -> IncidentAnswer:
         entries = list(row.entries.order_by("-id")[:TIMELINE_MAX])

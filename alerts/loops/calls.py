@@ -56,14 +56,14 @@ class Strength(StrEnum):
 class Evidence(NamedTuple):
     """A finding without its money. Positions are among the calls in order of time.
 
-    `first_repeat` is the call from which on money was wasted, `found` the one at which the evidence
-    sufficed, `last` the latest that belongs to it, `calls` how many calls make up the evidence.
+    `first_repeat` is the call from which on money was wasted, `detected` the one at which the
+    evidence sufficed, `last` the latest that belongs to it, `calls` how many calls make it up.
     """
 
     kind: Kind
     strength: Strength
     first_repeat: int
-    found: int
+    detected: int
     last: int
     calls: int
     what: str
@@ -82,7 +82,7 @@ class Finding(NamedTuple):
     kind: Kind
     strength: Strength
     first_repeat: int
-    found: int
+    detected: int
     last: int
     calls: int
     began_at: float

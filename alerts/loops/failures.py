@@ -77,7 +77,7 @@ def _evidence(what: _What, run: Sequence[Placed], needed: int | None) -> Evidenc
         kind=Kind.FAILING_RETRIES,
         strength=Strength.LOOP if is_loop else Strength.SUSPECT,
         first_repeat=run[1].position,
-        found=run[(needed if is_loop and needed else SUSPECT_FAILURES) - 1].position,
+        detected=run[(needed if is_loop and needed else SUSPECT_FAILURES) - 1].position,
         last=run[-1].position,
         calls=len(run),
         what=f"{len(run)} calls of {what.name} in a row failed with {reason}",

@@ -98,7 +98,7 @@ def _suspicion(kind: Kind, calls: Sequence[Placed], what: str) -> Evidence:
         kind=kind,
         strength=Strength.SUSPECT,
         first_repeat=calls[1].position,
-        found=calls[-1].position,
+        detected=calls[-1].position,
         last=calls[-1].position,
         calls=len(calls),
         what=what,

@@ -79,7 +79,7 @@ def _goes_on(loop: Evidence, ordered: Sequence[Call]) -> bool:
 
 def _rank(evidence: Evidence) -> tuple[bool, int]:
     """Loops first, and what was found first before the rest."""
-    return not evidence.is_loop, evidence.found
+    return not evidence.is_loop, evidence.detected
 
 
 def _first_repeat(evidence: Sequence[Evidence], calls: int) -> int:

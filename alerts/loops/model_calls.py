@@ -62,7 +62,7 @@ def repeated_model_calls(calls: Sequence[Placed], news: Mapping[int, News]) -> I
         evidence += [item for item in map(rounds, by_agent.values()) if item]
     if evidence:
         similar = any(SIMHASH.fullmatch(placed.call.output_hash or "") for placed in calls)
-        first = min(evidence, key=lambda item: (not item.is_loop, item.found))
+        first = min(evidence, key=lambda item: (not item.is_loop, item.detected))
         yield first._replace(kind=Kind.SIMILAR_OUTPUTS) if similar else first
     for own in by_agent.values():
         yield from _outputs_in_a_row(own)
@@ -160,7 +160,7 @@ def _evidence(repeats: Sequence[Repeat], index: int, strength: Strength) -> Evid
         kind=Kind.REPEATED_CALL if outputs == 1 else Kind.CYCLE,
         strength=strength,
         first_repeat=chain[0].position,
-        found=repeats[index].position,
+        detected=repeats[index].position,
         last=chain[-1].position,
         calls=len(chain),
         what=f"{len(chain)} of {span} model calls gave {which} again with nothing changed",
@@ -180,7 +180,7 @@ def _outputs_in_a_row(steps: Sequence[Step]) -> Iterator[Evidence]:
             kind=Kind.SIMILAR_OUTPUTS,
             strength=Strength.LOOP,
             first_repeat=steps[start + 1].position,
-            found=steps[start + IN_A_ROW - 1].position,
+            detected=steps[start + IN_A_ROW - 1].position,
             last=steps[start + longest].position,
             calls=longest,
             what=f"{longest + 1} model calls in a row gave the same output",

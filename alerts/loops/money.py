@@ -32,7 +32,7 @@ class Bill:
         return Finding(
             *evidence[:-1],
             began_at=self._calls[evidence.first_repeat].at,
-            found_at=self._calls[evidence.found].at,
+            found_at=self._calls[evidence.detected].at,
             cost_nanos=self.cost_from(evidence.first_repeat),
             words=f"{evidence.what}.",
         )

@@ -42,15 +42,15 @@ def rounds(steps: Sequence[Step]) -> Evidence | None:
     return None
 
 
-def _evidence(steps: Sequence[Step], found: int, length: int, outputs: int) -> Evidence:
-    first = _end_of_run(steps, found, length, -1)
-    last = _end_of_run(steps, found, length, 1)
+def _evidence(steps: Sequence[Step], detected: int, length: int, outputs: int) -> Evidence:
+    first = _end_of_run(steps, detected, length, -1)
+    last = _end_of_run(steps, detected, length, 1)
     count = last - first + 1
     return Evidence(
         kind=Kind.CYCLE,
         strength=Strength.LOOP,
         first_repeat=steps[first].position,
-        found=steps[found].position,
+        detected=steps[detected].position,
         last=steps[last].position,
         calls=count,
         what=f"{count} model calls in a row gave {outputs} outputs again, in a cycle of {length}",

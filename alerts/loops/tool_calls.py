@@ -138,7 +138,7 @@ def _evidence(uses: Sequence[Use], repetition: _Repetition, strength: Strength) 
         kind=repetition.kind,
         strength=strength,
         first_repeat=uses[chain[0]].position,
-        found=uses[repetition.number].position,
+        detected=uses[repetition.number].position,
         last=uses[chain[-1]].position,
         calls=len(chain),
         what=_describe(uses, chain, repetition),

@@ -71,16 +71,16 @@ def waits_in_vain(calls: Sequence[Placed]) -> Iterator[Evidence]:
     for agent, own in tool_calls.items():
         own_costs = (placed.call.cost_nanos * (placed.call.agent == agent) for placed in calls)
         own_spent = [0, *accumulate(own_costs)]
-        found: dict[Strength, tuple[_Wait, int]] = {}
+        waits: dict[Strength, tuple[_Wait, int]] = {}
         for wait in _waits(own):
             strength = _strength(wait, spent, own_spent)
-            known = found.get(strength) if strength else None
+            known = waits.get(strength) if strength else None
             if strength and (known is None or known[0].uses[0] is wait.uses[0]):
                 number = known[1] if known else wait.uses[-1].position
-                found[strength] = wait, number
+                waits[strength] = wait, number
         for strength in (Strength.LOOP, Strength.SUSPECT):
-            if strength in found:
-                yield _evidence(*found[strength], strength)
+            if strength in waits:
+                yield _evidence(*waits[strength], strength)
                 break
 
 
@@ -132,14 +132,14 @@ def _strength(wait: _Wait, spent: Sequence[int], own_spent: Sequence[int]) -> St
     return Strength.SUSPECT if wait.is_varied else None
 
 
-def _evidence(wait: _Wait, found: int, strength: Strength) -> Evidence:
+def _evidence(wait: _Wait, detected: int, strength: Strength) -> Evidence:
     count = len(wait.uses)
     result = "a result of the same length" if wait.is_varied else "the same result"
     return Evidence(
         kind=Kind.REPEATED_CALL,
         strength=strength,
         first_repeat=wait.uses[1].position,
-        found=found,
+        detected=detected,
         last=wait.uses[-1].position,
         calls=count - 1,
         what=(

@@ -286,9 +286,9 @@ def running_service(
 
     Without a folder it gets an empty one, which goes at the end unless the block fails.
     """
-    place = folder or Path(tempfile.mkdtemp(prefix="spendgate-bench-"))
-    place.mkdir(parents=True, exist_ok=True)
-    service = Service(place, more)
+    data_folder = folder or Path(tempfile.mkdtemp(prefix="spendgate-bench-"))
+    data_folder.mkdir(parents=True, exist_ok=True)
+    service = Service(data_folder, more)
     try:
         service.wait_until_ready()
         yield service
@@ -297,7 +297,7 @@ def running_service(
             kill(service.everything())
         service.process.wait()
     if folder is None:
-        shutil.rmtree(place)
+        shutil.rmtree(data_folder)
 
 
 def kill(processes: Sequence[psutil.Process], number: int = 9) -> int:

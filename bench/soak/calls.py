@@ -11,15 +11,7 @@ from genai_prices import Usage, calc_price
 from bench.kit.money import NANOS, usd
 from bench.kit.wire import JsonObject
 from bench.soak.records import RETOLD, SOURCE, Ask, Event, Model
-from bench.soak.world import (
-    AGENTS,
-    FEATURES,
-    LATE_FEATURE,
-    PACED_AGENT,
-    ROUGH,
-    TIDY,
-    Amounts,
-)
+from bench.soak.world import AGENTS, FEATURES, LATE_FEATURE, PACED_AGENT, ROUGH, TIDY, Amounts
 
 MODELS: Final = (("openai", "gpt-4o-mini"), ("anthropic", "claude-sonnet-4-5"))
 # What of its longest output a call writes; tidy ones never more than all of it.

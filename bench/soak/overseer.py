@@ -15,14 +15,7 @@ from bench.kit.wire import Answer
 from bench.soak.caps import Caps
 from bench.soak.faults import WEB_SKEW_SECONDS
 from bench.soak.records import Memory
-from bench.soak.world import (
-    HALTED_AGENTS,
-    ROLLING_GRAIN,
-    ROUGH,
-    Budget,
-    Limit,
-    floor_to_minute,
-)
+from bench.soak.world import HALTED_AGENTS, ROLLING_GRAIN, ROUGH, Budget, Limit, floor_to_minute
 
 EVERY_SECONDS: Final = (0.05, 0.4)
 HALT_SECONDS: Final = (2.0, 3.5)

@@ -6,32 +6,19 @@ from django.contrib.admin import display, register
 from django.http import HttpRequest
 from django.utils import timezone
 
-from billing.admin.forms import CreditAdmin, CreditForm, own
-from billing.coupons import STATEMENTS_MAX, create_coupon, end_coupon, validate_coupon
+from billing.admin.forms import CreditAdmin, own
+from billing.coupons import create_coupon, end_coupon, validate_coupon
 from billing.currencies import money_of
+from billing.forms import CouponFields
 from billing.models import Coupon
-from metering.fields.forms import count_field
-from tenants.admin_forms import FilledForm
+from tenants.admin_forms import FilledForm, RowForm
 from tenants.admin_site import actor_of, site
-from tenants.number_fields import AmountField
 
 FIELDS: Final = ("customer", "name", "percent", "amount", "ends_at", "statements_max")
 
 
-class CouponForm(CreditForm):
+class CouponForm(CouponFields, RowForm):
     """A coupon of a customer."""
-
-    percent = AmountField(
-        maximum=100, required=False, help_text="Of a statement's own lines; or give an amount."
-    )
-    amount = AmountField(required=False, help_text="In the customer's currency.")
-    statements_max = count_field(
-        "Statements",
-        minimum=1,
-        maximum=STATEMENTS_MAX,
-        required=False,
-        help_text="How many statements it is for. Leave empty for all.",
-    )
 
     class Meta:
         model = Coupon

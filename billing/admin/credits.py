@@ -7,20 +7,13 @@ from django.http import HttpRequest
 from django.utils import timezone
 from unfold.decorators import display as labelled
 
-from billing.admin.forms import CreditAdmin, CreditForm, own
-from billing.credits import (
-    PRIORITY_MAX,
-    ROLLOVER_MONTHS_MAX,
-    grant_credit,
-    validate_grant,
-    void_credit,
-)
+from billing.admin.forms import CreditAdmin, own
+from billing.credits import grant_credit, validate_grant, void_credit
 from billing.currencies import money_of
+from billing.forms import GrantFields
 from billing.models import CreditGrant
-from metering.fields.forms import count_field
-from tenants.admin_forms import FilledForm
+from tenants.admin_forms import FilledForm, RowForm
 from tenants.admin_site import actor_of, site
-from tenants.number_fields import AmountField
 
 TAKEN_BACK: Final = "taken back in the admin"
 FIELDS: Final = (
@@ -36,39 +29,13 @@ FIELDS: Final = (
 )
 
 
-class CreditGrantForm(CreditForm):
+class CreditGrantForm(GrantFields, RowForm):
     """Credit for a customer."""
-
-    rollover_max = AmountField(
-        label="Rollover maximum",
-        required=False,
-        help_text="The most that rolled-over credit of the customer may hold.",
-    )
-    priority = count_field(
-        "Priority", minimum=0, maximum=PRIORITY_MAX, initial=50, help_text="Lower is drawn first."
-    )
-    rollover_percent = count_field(
-        "Rollover percent",
-        minimum=1,
-        maximum=100,
-        required=False,
-        help_text="Of what is unused at the expiry. Leave empty for none.",
-    )
-    rollover_months = count_field(
-        "Rollover months",
-        minimum=1,
-        maximum=ROLLOVER_MONTHS_MAX,
-        required=False,
-        help_text="How long rolled-over credit lasts. Leave empty for no end.",
-    )
-    amounts = ("amount", "rollover_max")
 
     class Meta:
         model = CreditGrant
         fields = FIELDS
-        help_texts = {
-            "reference": "Such as the number of a payment.",
-        }
+        help_texts = {"reference": "Such as the number of a payment."}
 
     def judge(self) -> None:
         self.instance.effective_at = timezone.now()

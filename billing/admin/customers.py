@@ -1,13 +1,11 @@
 """Admin pages of customers. Which usage is theirs is shown here, and changed on their own page."""
 
 from typing import Any, Final
-from zoneinfo import available_timezones
 
 from django import forms
 from django.contrib.admin import register
 from django.http import HttpRequest
 from unfold.admin import TabularInline
-from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextareaWidget
 
 from billing.admin.reading import BILLING_ROLES, KeptAdmin
 from billing.customers import CUSTOMERS, validate_customer
@@ -15,6 +13,7 @@ from billing.form_fields import TaxRatesField, stripe_help
 from billing.models import Customer, CustomerLink
 from tenants.admin_forms import RowForm
 from tenants.admin_site import OfTenant, role_of, site, tenant_of
+from tenants.forms import offer_zones
 
 STRIPE_CUSTOMER_HELP: Final = "Its id there, cus_…, if Stripe collects the money."
 
@@ -37,7 +36,7 @@ class LinkInline(OfTenant, TabularInline):
 class CustomerForm(RowForm):
     """Who is billed, and what is printed on its statements."""
 
-    tax_rates = TaxRatesField(widget=UnfoldAdminTextareaWidget(attrs={"rows": 2}))
+    tax_rates = TaxRatesField(widget=forms.Textarea(attrs={"rows": 2}))
 
     class Meta:
         model = Customer
@@ -54,10 +53,8 @@ class CustomerForm(RowForm):
 
     def prepare(self) -> None:
         if "timezone" in self.fields:
-            zones = sorted(available_timezones() | {self.instance.timezone})
-            self.fields["timezone"] = forms.ChoiceField(
-                choices=[(name, name) for name in zones], widget=UnfoldAdminSelectWidget()
-            )
+            self.fields["timezone"] = forms.ChoiceField()
+            offer_zones(self, self.instance.timezone)
 
     def clean_currency(self) -> str:
         return str(self.cleaned_data["currency"]).upper()

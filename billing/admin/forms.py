@@ -1,63 +1,16 @@
-"""What the forms of credit and coupons share: a customer by its key, amounts in its currency."""
+"""What the admin pages of credit and coupons share."""
 
-from decimal import Decimal
 from typing import Any, ClassVar
 
-from django import forms
 from django.contrib.admin import display
-from django.core.exceptions import ValidationError
 from django.db.models import Model
 from django.http import HttpRequest
-from unfold.widgets import UnfoldAdminTextInputWidget
 
 from billing.admin.reading import SeenByBillers
-from billing.currencies import minor_units, money_of
-from billing.models import Customer
-from common.expectations import as_sentence
+from billing.currencies import money_of
 from metering.fields.forms import MONEY_ROLES
-from tenants.admin_forms import FilledForm, RowForm
+from tenants.admin_forms import FilledForm
 from tenants.admin_site import TenantModelAdmin, actor_of, tenant_of
-from tenants.number_fields import AmountField
-
-
-class CustomerField(forms.CharField):
-    """A customer by its key: there may be too many to choose from."""
-
-    def __init__(self, **options: Any) -> None:
-        options = {"max_length": 200, "widget": UnfoldAdminTextInputWidget(), **options}
-        super().__init__(label="Customer", help_text="The customer's key.", **options)
-
-
-def customer_of(key: str) -> Customer:
-    """Return the customer of a key. Raises ValidationError."""
-    # Row security shows the tenant's customers alone.
-    customer = Customer.objects.filter(key=key, archived_at=None).first()
-    if customer is None:
-        raise ValidationError("No customer has this key.")
-    return customer
-
-
-class CreditForm(RowForm):
-    """A form with a customer, and amounts that have the digits of its currency."""
-
-    customer = CustomerField()
-    amount = AmountField(help_text="In the customer's currency.")
-    amounts: ClassVar[tuple[str, ...]] = ("amount",)
-
-    def clean_customer(self) -> Customer:
-        return customer_of(self.cleaned_data["customer"])
-
-    def clean(self) -> dict[str, Any]:
-        data = super().clean() or self.cleaned_data
-        customer = data.get("customer")
-        for name in self.amounts:
-            amount = data.get(name)
-            if customer is not None and isinstance(amount, Decimal):
-                try:
-                    data[name] = minor_units(amount, customer.currency)
-                except ValueError as error:
-                    self.add_error(name, as_sentence(str(error)))
-        return data
 
 
 class CreditAdmin(SeenByBillers, TenantModelAdmin):

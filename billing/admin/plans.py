@@ -6,9 +6,9 @@ from django.contrib.admin import register
 from django.http import HttpRequest
 from unfold.admin import TabularInline
 
-from billing.admin.forms import CustomerField, customer_of
 from billing.admin.reading import BILLING_ROLES, KeptAdmin
-from billing.models import Customer, Plan, PlanVersion, Subscription
+from billing.forms import OfCustomerForm
+from billing.models import Plan, PlanVersion, Subscription
 from billing.plans import PLANS
 from billing.subscriptions import SUBSCRIPTIONS
 from tenants.admin_forms import RowForm
@@ -66,10 +66,10 @@ class PlanAdmin(KeptAdmin):
         return False
 
 
-class SubscriptionForm(RowForm):
+class SubscriptionForm(OfCustomerForm, RowForm):
     """A customer on a plan, from when to when."""
 
-    customer = CustomerField()
+    amounts = ()
 
     class Meta:
         model = Subscription
@@ -85,9 +85,6 @@ class SubscriptionForm(RowForm):
             # Without buttons beside it: plans are made on their own page.
             plans.widget = plans.widget.widget
             plans.queryset = plans.queryset.filter(archived_at=None)
-
-    def clean_customer(self) -> Customer:
-        return customer_of(self.cleaned_data["customer"])
 
 
 @register(Subscription, site=site)

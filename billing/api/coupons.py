@@ -1,29 +1,18 @@
 """`/v1/coupons`: discounts on statements."""
 
-from collections.abc import Sequence
 from typing import Annotated
 
-from django.db.models import QuerySet
 from drf_spectacular.utils import extend_schema, extend_schema_view
 
 from billing.api.credit_fields import in_minor_units, percent_text
-from billing.api.references import (
-    CUSTOMER_PARAMETER,
-    CustomerReference,
-    find_customer,
-    named,
-    of_customer,
-)
+from billing.api.references import CustomerReference, OfCustomers, find_customer, named
 from billing.coupons import STATEMENTS_MAX, create_coupon, end_coupon
 from billing.currencies import amount_of
 from billing.models import Coupon, StatementState
 from common.api.fields import Amount, Count, StrictSerializer, Text, Timestamp
-from common.api.pagination import PAGE_PARAMETERS
 from common.api.structs import Answer, UtcTimestamp, about
 from common.json_bodies import JsonObject
 from metering.fields.body import errors_at_members
-from tenants.api.resources import Resource
-from tenants.roles import Scope
 
 
 class CouponBody(StrictSerializer):
@@ -72,22 +61,13 @@ class CouponAnswer(Answer):
     retrieve=extend_schema(summary="Show a coupon"),
     destroy=extend_schema(summary="End a coupon; statements that have it keep it"),
 )
-class Coupons(Resource[Coupon]):
+class Coupons(OfCustomers[Coupon]):
     """The coupons of the tenant's customers."""
 
     model = Coupon
     noun = "coupon"
     body = CouponBody
     answer = CouponAnswer
-    order = ("-id",)
-    write_scope = Scope.BILLING
-    parameters = {"list": (*PAGE_PARAMETERS, CUSTOMER_PARAMETER)}
-
-    def rows(self) -> QuerySet[Coupon]:
-        return super().rows().select_related("customer")
-
-    def listed_rows(self) -> QuerySet[Coupon]:
-        return of_customer(self.rows(), self.tenant.id, self.request.query_params.get("customer"))
 
     def create_row(self, fields: JsonObject) -> Coupon:
         customer = named("customer", find_customer, self.tenant.id, fields.pop("customer"))
@@ -98,17 +78,13 @@ class Coupons(Resource[Coupon]):
     def delete_row(self, row: Coupon) -> object:
         return end_coupon(row, actor=self.actor)
 
-    def answers(self, rows: Sequence[Coupon]) -> Sequence[CouponAnswer]:
-        return [_answer(row) for row in rows]
-
-
-def _answer(coupon: Coupon) -> CouponAnswer:
-    currency = coupon.customer.currency
-    used = coupon.uses.exclude(statement__state=StatementState.VOID)
-    return CouponAnswer.of(
-        coupon,
-        customer=coupon.customer.key,
-        percent=None if coupon.percent is None else percent_text(coupon.percent),
-        amount=None if coupon.amount is None else amount_of(coupon.amount, currency),
-        statements_used=used.count(),
-    )
+    def answer_of(self, row: Coupon) -> CouponAnswer:
+        currency = row.customer.currency
+        used = row.uses.exclude(statement__state=StatementState.VOID)
+        return CouponAnswer.of(
+            row,
+            customer=row.customer.key,
+            percent=None if row.percent is None else percent_text(row.percent),
+            amount=None if row.amount is None else amount_of(row.amount, currency),
+            statements_used=used.count(),
+        )

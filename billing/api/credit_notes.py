@@ -1,6 +1,5 @@
 """`/v1/credit-notes`: what is given back of final statements."""
 
-from collections.abc import Sequence
 from typing import Annotated
 
 from django.db.models import Prefetch, QuerySet
@@ -8,26 +7,15 @@ from drf_spectacular.utils import extend_schema, extend_schema_field, extend_sch
 from rest_framework import serializers
 
 from billing.api.credit_fields import in_minor_units
-from billing.api.references import CUSTOMER_PARAMETER, of_customer
+from billing.api.references import OfCustomers
 from billing.credit_notes import LINES_MAX, LineAmount, create_credit_note
 from billing.currencies import amount_of
 from billing.models import CreditNote, CreditNoteLine, Statement
-from common.api.fields import (
-    Amount,
-    Count,
-    Items,
-    Spoken,
-    StrictSerializer,
-    Text,
-    problem_at,
-)
-from common.api.pagination import PAGE_PARAMETERS
+from common.api.fields import Amount, Count, Items, Spoken, StrictSerializer, Text, problem_at
 from common.api.structs import Answer, UtcTimestamp, about
 from common.json_bodies import JsonObject
 from metering.fields.body import errors_at_members
-from tenants.api.resources import Resource
 from tenants.models import Tenant
-from tenants.roles import Scope
 
 
 @extend_schema_field({"oneOf": [{"type": "integer"}, {"type": "string"}], "example": 1})
@@ -106,28 +94,19 @@ class CreditNoteAnswer(Answer):
     ),
     retrieve=extend_schema(summary="Show a credit note"),
 )
-class CreditNotes(Resource[CreditNote]):
+class CreditNotes(OfCustomers[CreditNote]):
     """The credit notes of the tenant."""
 
     model = CreditNote
     noun = "credit note"
     body = CreditNoteBody
     answer = CreditNoteAnswer
-    order = ("-id",)
-    write_scope = Scope.BILLING
-    parameters = {"list": (*PAGE_PARAMETERS, CUSTOMER_PARAMETER)}
+    related = ("statement__customer",)
+    by = "statement__customer"
 
     def rows(self) -> QuerySet[CreditNote]:
         lines = Prefetch("lines", CreditNoteLine.objects.order_by("position"))
-        return super().rows().select_related("statement__customer").prefetch_related(lines)
-
-    def listed_rows(self) -> QuerySet[CreditNote]:
-        return of_customer(
-            self.rows(),
-            self.tenant.id,
-            self.request.query_params.get("customer"),
-            by="statement__customer",
-        )
+        return super().rows().prefetch_related(lines)
 
     def create_row(self, fields: JsonObject) -> CreditNote:
         statement = _find_statement(self.tenant, fields.pop("statement"))
@@ -139,8 +118,26 @@ class CreditNotes(Resource[CreditNote]):
             ]
             return create_credit_note(statement, actor=self.actor, lines=lines, **amounts)
 
-    def answers(self, rows: Sequence[CreditNote]) -> Sequence[CreditNoteAnswer]:
-        return [_answer(row) for row in rows]
+    def answer_of(self, row: CreditNote) -> CreditNoteAnswer:
+        statement = row.statement
+        currency = statement.currency
+        return CreditNoteAnswer.of(
+            row,
+            statement=statement.number,
+            customer=statement.customer.key,
+            currency=currency,
+            net=amount_of(row.net, currency),
+            taxes=[
+                NoteTaxAnswer(tax["name"], tax["percent"], amount_of(tax["amount"], currency))
+                for tax in row.taxes
+            ],
+            total=amount_of(row.total, currency),
+            unused=amount_of(row.unused, currency),
+            lines=[
+                NoteLineAnswer(line.position, amount_of(line.amount, currency))
+                for line in row.lines.all()
+            ],
+        )
 
 
 def _find_statement(tenant: Tenant, reference: int | str) -> Statement:
@@ -151,25 +148,3 @@ def _find_statement(tenant: Tenant, reference: int | str) -> Statement:
     if statement is None:
         raise problem_at("statement", "No final statement has this id or number.", "unknown")
     return statement
-
-
-def _answer(note: CreditNote) -> CreditNoteAnswer:
-    statement = note.statement
-    currency = statement.currency
-    return CreditNoteAnswer.of(
-        note,
-        statement=statement.number,
-        customer=statement.customer.key,
-        currency=currency,
-        net=amount_of(note.net, currency),
-        taxes=[
-            NoteTaxAnswer(tax["name"], tax["percent"], amount_of(tax["amount"], currency))
-            for tax in note.taxes
-        ],
-        total=amount_of(note.total, currency),
-        unused=amount_of(note.unused, currency),
-        lines=[
-            NoteLineAnswer(line.position, amount_of(line.amount, currency))
-            for line in note.lines.all()
-        ],
-    )

@@ -6,12 +6,7 @@ from billing.api.coupons import Coupons
 from billing.api.credit_notes import CreditNotes
 from billing.api.credits import Credits
 from billing.api.wallets import Wallets
-from tenants.api.resources import (
-    LIST_AND_CREATE,
-    SHOW,
-    SHOW_AND_REMOVE,
-    SHOW_CHANGE_AND_REMOVE,
-)
+from tenants.api.resources import LIST_AND_CREATE, SHOW, SHOW_AND_REMOVE, SHOW_CHANGE_AND_REMOVE
 
 urlpatterns = [
     path("credits", Credits.as_view(LIST_AND_CREATE)),

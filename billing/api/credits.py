@@ -3,42 +3,20 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
-from django.db.models import QuerySet
 from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from billing.api.credit_fields import in_minor_units
-from billing.api.references import (
-    CUSTOMER_PARAMETER,
-    CustomerReference,
-    find_customer,
-    named,
-    of_customer,
-)
-from billing.credits import (
-    PRIORITY_MAX,
-    ROLLOVER_MONTHS_MAX,
-    grant_credit,
-    held_of,
-    void_credit,
-)
+from billing.api.references import CustomerReference, OfCustomers, find_customer, named
+from billing.credits import PRIORITY_MAX, ROLLOVER_MONTHS_MAX, grant_credit, held_of, void_credit
 from billing.currencies import amount_of
-from billing.models import (
-    CreditEntry,
-    CreditEntryKind,
-    CreditGrant,
-    CreditKind,
-    CreditState,
-)
+from billing.models import CreditEntry, CreditEntryKind, CreditGrant, CreditKind, CreditState
 from common.api.fields import Amount, Choice, Count, StrictSerializer, Text, Timestamp, read_body
-from common.api.pagination import PAGE_PARAMETERS
 from common.api.structs import Answer, UtcTimestamp, about, one_of
 from common.json_bodies import JsonObject
 from metering.fields.body import errors_at_members
 from tenants.api.idempotency import idempotent
-from tenants.api.resources import Resource
-from tenants.roles import Scope
 
 # The entries that a grant is shown with.
 ENTRIES_MAX: Final = 500
@@ -143,23 +121,14 @@ class CreditDetailAnswer(CreditAnswer):
     ),
     retrieve=extend_schema(summary="Show credit with its entries", responses=CreditDetailAnswer),
 )
-class Credits(Resource[CreditGrant]):
+class Credits(OfCustomers[CreditGrant]):
     """The prepaid credit of the tenant's customers."""
 
     model = CreditGrant
     noun = "credit"
     body = CreditBody
     answer = CreditAnswer
-    order = ("-id",)
-    write_scope = Scope.BILLING
-    parameters = {"list": (*PAGE_PARAMETERS, CUSTOMER_PARAMETER)}
     also_answers = {"void": (409,)}
-
-    def rows(self) -> QuerySet[CreditGrant]:
-        return super().rows().select_related("customer")
-
-    def listed_rows(self) -> QuerySet[CreditGrant]:
-        return of_customer(self.rows(), self.tenant.id, self.request.query_params.get("customer"))
 
     def create_row(self, fields: JsonObject) -> CreditGrant:
         customer = named("customer", find_customer, self.tenant.id, fields.pop("customer"))

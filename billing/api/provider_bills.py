@@ -116,7 +116,7 @@ class ProviderBillsView(ApiView):
         if (last := read_day(request, "to")) is not None:
             rows = rows.filter(day__lte=last)
         return Response(
-            paginate(request, rows, lambda found: [ProviderBillLineAnswer.of(row) for row in found])
+            paginate(request, rows, lambda page: [ProviderBillLineAnswer.of(row) for row in page])
         )
 
     @extend_schema(

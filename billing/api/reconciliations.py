@@ -180,8 +180,8 @@ class Reconciliations(Resource[Reconciliation]):
         ),
     }
 
-    def answers(self, rows: Sequence[Reconciliation]) -> Sequence[ReconciliationAnswer]:
-        return [reconciliation_answer(row) for row in rows]
+    def answer_of(self, row: Reconciliation) -> ReconciliationAnswer:
+        return reconciliation_answer(row)
 
     @extend_schema(
         summary="Compare bills, usage, statements and Stripe",
@@ -205,7 +205,7 @@ class Reconciliations(Resource[Reconciliation]):
         rows = drifts_of(self.row())
         if (kind := read_choice(request, "kind", ReconciliationKind.values)) is not None:
             rows = rows.filter(kind=kind)
-        return Response(paginate(request, rows, lambda found: [drift_answer(row) for row in found]))
+        return Response(paginate(request, rows, lambda page: [drift_answer(row) for row in page]))
 
     @extend_schema(summary="What differs, as CSV", responses={(200, "text/csv"): OpenApiTypes.STR})
     def csv(self, request: Request, **path: object) -> FileResponse:

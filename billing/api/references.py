@@ -1,7 +1,7 @@
 """How bodies and addresses of billing name customers and plans."""
 
-from collections.abc import Callable
-from typing import Final, TypeVar
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Final, TypeVar
 
 from django.db.models import Model, QuerySet
 from drf_spectacular.utils import OpenApiParameter, extend_schema_field
@@ -9,8 +9,11 @@ from rest_framework import serializers
 
 from billing.models import Customer, Plan
 from common.api.fields import Spoken, problem_at
+from common.api.pagination import PAGE_PARAMETERS
 from common.errors import NotFound
 from common.values import normal_value
+from tenants.api.resources import Resource
+from tenants.roles import Scope
 
 ID_DIGITS_MAX: Final = 18
 CUSTOMER_PARAMETER: Final = OpenApiParameter("customer", str, description="A customer's key or id.")
@@ -93,12 +96,20 @@ def customers_named(tenant_id: int, text: str) -> QuerySet[Customer]:
     return by_key if row_id is None or by_key.exists() else customers.filter(id=row_id)
 
 
-def of_customer(
-    rows: QuerySet[Row], tenant_id: int, text: str | None, *, by: str = "customer"
-) -> QuerySet[Row]:
-    """Return the rows of the customer that a query parameter names; all without it, none for a
-    customer that there is not.
+class OfCustomers(Resource[Row]):
+    """Rows of customers. A list has those of the customer that a query parameter names: all without
+    it, none for a customer that there is not.
     """
-    if text is None:
-        return rows
-    return rows.filter(**{f"{by}__in": customers_named(tenant_id, text)})
+
+    related: ClassVar[Sequence[str]] = ("customer",)
+    order: ClassVar[Sequence[str]] = ("-id",)
+    write_scope = Scope.BILLING
+    parameters = {"list": (*PAGE_PARAMETERS, CUSTOMER_PARAMETER)}
+    # The path to the customer.
+    by: ClassVar[str] = "customer"
+
+    def listed_rows(self) -> QuerySet[Row]:
+        rows, text = self.rows(), self.request.query_params.get("customer")
+        if text is None:
+            return rows
+        return rows.filter(**{f"{self.by}__in": customers_named(self.tenant.id, text)})

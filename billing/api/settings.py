@@ -5,11 +5,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from billing.api.email import Email
-from billing.settings import (
-    FINALIZE_AFTER_DAYS_MAX,
-    billing_settings,
-    change_billing_settings,
-)
+from billing.settings import FINALIZE_AFTER_DAYS_MAX, billing_settings, change_billing_settings
 from common.api.fields import Count, StrictSerializer, Text, read_body
 from metering.fields.body import errors_at_members
 from tenants.api.views import ApiView, actor_of, tenant_of

@@ -15,7 +15,7 @@ from msgspec import UNSET, UnsetType
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from billing.api.references import CUSTOMER_PARAMETER, customers_named, of_customer
+from billing.api.references import CUSTOMER_PARAMETER, OfCustomers, customers_named
 from billing.currencies import amount_of
 from billing.models import LineKind, Statement, StatementState
 from billing.statement_files import file_response
@@ -26,9 +26,7 @@ from common.api.fields import Count, OptionalBody, read_body
 from common.api.pagination import PAGE_PARAMETERS
 from common.api.parameters import InvalidParameter
 from common.api.structs import Answer, UtcTimestamp, about, one_of
-from tenants.api.resources import Resource
 from tenants.api.views import actor_of, holder_of
-from tenants.roles import Scope
 from tenants.scope import tenant_scope
 
 MONTH: Final = re.compile(r"20[0-9]{2}-(0[1-9]|1[0-2])")
@@ -97,14 +95,13 @@ class FinalizeBody(OptionalBody):
     list=extend_schema(summary="List statements, newest period first"),
     retrieve=extend_schema(summary="Show a statement"),
 )
-class Statements(Resource[Statement]):
+class Statements(OfCustomers[Statement]):
     """The statements of the tenant."""
 
     model = Statement
     noun = "statement"
     answer = StatementAnswer
     order = ("-period_start", "-id")
-    write_scope = Scope.BILLING
     parameters = {
         "list": (
             *PAGE_PARAMETERS,
@@ -119,18 +116,14 @@ class Statements(Resource[Statement]):
         )
     }
 
-    def rows(self) -> QuerySet[Statement]:
-        return super().rows().select_related("customer")
-
     def listed_rows(self) -> QuerySet[Statement]:
-        rows = self.rows()
         query = self.request.query_params
         if (key := query.get("customer")) is not None:
             # The one who asks for a customer sees the period that has just begun.
             customers = customers_named(self.tenant.id, key)
             for customer in customers.filter(next_draft_at__lte=timezone.now()):
                 open_drafts(customer)
-            rows = of_customer(rows, self.tenant.id, key)
+        rows = super().listed_rows()
         if (state := query.get("state")) is not None:
             if state not in StatementState.values:
                 words = ", ".join(StatementState.values)

@@ -1,29 +1,21 @@
 """`/v1/subscriptions`: which customer is on which plan."""
 
-from django.db.models import QuerySet
-from drf_spectacular.utils import (
-    extend_schema,
-    extend_schema_view,
-)
+from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import serializers
 
 from billing.api.references import (
-    CUSTOMER_PARAMETER,
     CustomerReference,
+    OfCustomers,
     PlanReference,
     find_customer,
     find_plan,
     named,
-    of_customer,
 )
 from billing.models import Subscription
 from billing.subscriptions import SUBSCRIPTIONS
 from common.api.fields import StrictSerializer, Timestamp
-from common.api.pagination import PAGE_PARAMETERS
 from common.json_bodies import JsonObject
 from metering.fields.body import errors_at_members
-from tenants.api.resources import Resource
-from tenants.roles import Scope
 
 
 class SubscriptionBody(StrictSerializer):
@@ -56,21 +48,15 @@ class SubscriptionBody(StrictSerializer):
     partial_update=extend_schema(summary="Change when a subscription ends"),
     destroy=extend_schema(summary="Remove a subscription for which nothing was charged yet"),
 )
-class Subscriptions(Resource[Subscription]):
+class Subscriptions(OfCustomers[Subscription]):
     """The subscriptions of the tenant."""
 
     model = Subscription
     noun = "subscription"
     kind = SUBSCRIPTIONS
     body = SubscriptionBody
-    write_scope = Scope.BILLING
-    parameters = {"list": (*PAGE_PARAMETERS, CUSTOMER_PARAMETER)}
-
-    def rows(self) -> QuerySet[Subscription]:
-        return super().rows().select_related("customer", "plan")
-
-    def listed_rows(self) -> QuerySet[Subscription]:
-        return of_customer(self.rows(), self.tenant.id, self.request.query_params.get("customer"))
+    related = ("customer", "plan")
+    order = ("id",)
 
     def create_row(self, fields: JsonObject) -> Subscription:
         tenant_id = self.tenant.id

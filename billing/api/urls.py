@@ -12,12 +12,7 @@ from billing.api.reconciliations import Reconciliations, ReconciliationSettingsV
 from billing.api.settings import BillingSettingsView
 from billing.api.statements import Statements
 from billing.api.subscriptions import Subscriptions
-from tenants.api.resources import (
-    LIST,
-    LIST_AND_CREATE,
-    SHOW,
-    SHOW_CHANGE_AND_REMOVE,
-)
+from tenants.api.resources import LIST, LIST_AND_CREATE, SHOW, SHOW_CHANGE_AND_REMOVE
 
 urlpatterns = [
     *credit_urls.urlpatterns,

@@ -3,27 +3,19 @@
 from collections.abc import Sequence
 from typing import Annotated
 
-from django.db.models import QuerySet
 from django.utils import timezone
 from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from billing.api.credit_fields import percent_text
-from billing.api.references import (
-    CUSTOMER_PARAMETER,
-    CustomerReference,
-    find_customer,
-    named,
-    of_customer,
-)
+from billing.api.references import CustomerReference, OfCustomers, find_customer, named
 from billing.credits import available
 from billing.currencies import amount_of
 from billing.models import Wallet
 from billing.wallet_opening import FULL_PERCENT, change_levels, end_wallet, open_wallet
 from billing.wallets import held_by_grants, use_of
 from common.api.fields import Count, Items, StrictSerializer, Text, read_body
-from common.api.pagination import PAGE_PARAMETERS
 from common.api.structs import AmountUsd, Answer, UtcTimestamp, about
 from common.json_bodies import JsonObject
 from common.money import usd_from_nanos
@@ -31,8 +23,6 @@ from metering.budgets.rules import LevelRule
 from metering.configuration.budgets import LEVELS_MAX, NOTIFY_CHARACTERS_MAX, NOTIFY_MAX
 from metering.fields.body import errors_at_members
 from metering.models import Action
-from tenants.api.resources import Resource
-from tenants.roles import Scope
 
 
 class WalletLevelBody(StrictSerializer):
@@ -106,23 +96,15 @@ class WalletAnswer(Answer):
         summary="End a wallet", description="The credit stays, and pays whatever is charged."
     ),
 )
-class Wallets(Resource[Wallet]):
+class Wallets(OfCustomers[Wallet]):
     """The wallets of the tenant's customers."""
 
     model = Wallet
     noun = "wallet"
     body = WalletBody
     answer = WalletAnswer
-    order = ("-id",)
-    write_scope = Scope.BILLING
-    parameters = {"list": (*PAGE_PARAMETERS, CUSTOMER_PARAMETER)}
+    related = ("customer", "budget")
     also_answers = {"create": (409,)}
-
-    def rows(self) -> QuerySet[Wallet]:
-        return super().rows().select_related("customer", "budget")
-
-    def listed_rows(self) -> QuerySet[Wallet]:
-        return of_customer(self.rows(), self.tenant.id, self.request.query_params.get("customer"))
 
     def create_row(self, fields: JsonObject) -> Wallet:
         customer = named("customer", find_customer, self.tenant.id, fields["customer"])
@@ -139,8 +121,25 @@ class Wallets(Resource[Wallet]):
     def delete_row(self, row: Wallet) -> object:
         return end_wallet(row, actor=self.actor)
 
-    def answers(self, rows: Sequence[Wallet]) -> Sequence[WalletAnswer]:
-        return [_answer(row) for row in rows]
+    def answer_of(self, row: Wallet) -> WalletAnswer:
+        use = use_of(row)
+        currency = row.customer.currency
+        unpaid = 0 if row.ended_at else available(row.customer_id, at=timezone.now())
+        return WalletAnswer.of(
+            row,
+            customer=row.customer.key,
+            percent=percent_text(row.percent),
+            currency=currency,
+            balance=amount_of(held_by_grants(row.customer_id), currency),
+            unpaid=amount_of(unpaid, currency),
+            limit_usd=usd_from_nanos(row.budget.limit_cost_nanos or 0),
+            spent_usd=usd_from_nanos(use.spent_nanos),
+            reserved_usd=usd_from_nanos(use.reserved_nanos),
+            levels=[
+                WalletLevelAnswer(level.percent, level.notify)
+                for level in row.budget.levels.order_by("percent")
+            ],
+        )
 
 
 def _rules(levels: Sequence[JsonObject]) -> list[LevelRule]:
@@ -148,24 +147,3 @@ def _rules(levels: Sequence[JsonObject]) -> list[LevelRule]:
         LevelRule(level["percent"], Action.NONE.value, tuple(level.get("notify", ())))
         for level in levels
     ]
-
-
-def _answer(wallet: Wallet) -> WalletAnswer:
-    use = use_of(wallet)
-    currency = wallet.customer.currency
-    unpaid = 0 if wallet.ended_at else available(wallet.customer_id, at=timezone.now())
-    return WalletAnswer.of(
-        wallet,
-        customer=wallet.customer.key,
-        percent=percent_text(wallet.percent),
-        currency=currency,
-        balance=amount_of(held_by_grants(wallet.customer_id), currency),
-        unpaid=amount_of(unpaid, currency),
-        limit_usd=usd_from_nanos(wallet.budget.limit_cost_nanos or 0),
-        spent_usd=usd_from_nanos(use.spent_nanos),
-        reserved_usd=usd_from_nanos(use.reserved_nanos),
-        levels=[
-            WalletLevelAnswer(level.percent, level.notify)
-            for level in wallet.budget.levels.order_by("percent")
-        ],
-    )

@@ -37,7 +37,7 @@ def judge_account(*, tenant_id: int, account_id: int) -> AccountState:
     now = timezone.now()
     with tenant_scope(tenant_id):
         account = StripeAccount.objects.select_for_update(of=("self",)).get(id=account_id)
-        facts = [
+        payments = [
             PaymentFacts(**row)
             for row in StripeInvoice.objects.filter(account=account).values(
                 *(name for name in PaymentFacts._fields if name != "sequence"),
@@ -45,8 +45,8 @@ def judge_account(*, tenant_id: int, account_id: int) -> AccountState:
             )
         ]
         before = account.state
-        account.state = state = state_of(facts, now=now)
-        account.judge_at = next_due(facts, now=now)
+        account.state = state = state_of(payments, now=now)
+        account.judge_at = next_due(payments, now=now)
         if state != before:
             account.state_since = now
             record_change(

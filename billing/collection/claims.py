@@ -113,8 +113,8 @@ def _accounts_of(tenant_id: int, customers: set[int], is_live: bool) -> dict[int
         ],
         ignore_conflicts=True,
     )
-    found = StripeAccount.objects.filter(customer_id__in=customers, is_live=is_live)
-    return dict(found.values_list("customer_id", "id"))
+    accounts = StripeAccount.objects.filter(customer_id__in=customers, is_live=is_live)
+    return dict(accounts.values_list("customer_id", "id"))
 
 
 def due(tenant_id: int, *, is_live: bool, now: datetime) -> QuerySet[StripeInvoice]:
@@ -164,8 +164,8 @@ def _lock_account(row: StripeInvoice, now: datetime) -> StripeAccount | None:
 
 
 def _lock_row(row_id: int, tenant_id: int, *, is_live: bool, now: datetime) -> StripeInvoice | None:
-    found = due(tenant_id, is_live=is_live, now=now).filter(id=row_id)
-    return found.select_for_update(skip_locked=True, of=("self",)).first()
+    rows = due(tenant_id, is_live=is_live, now=now).filter(id=row_id)
+    return rows.select_for_update(skip_locked=True, of=("self",)).first()
 
 
 def _claimed(

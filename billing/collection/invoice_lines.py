@@ -60,23 +60,23 @@ class StatementAmounts(NamedTuple):
 
 def lines_of(amounts: StatementAmounts) -> list[InvoiceLine]:
     """Return the lines of a statement's invoice. Raises NotCollectable."""
-    found = [(f"line:{at}", name, amount) for at, (name, amount) in enumerate(amounts.lines)]
+    lines = [(f"line:{at}", name, amount) for at, (name, amount) in enumerate(amounts.lines)]
     if amounts.coupon_amount:
         name = str((amounts.coupon or {}).get("name") or "discount")
-        found.append(("coupon", f"Coupon: {name}", -amounts.coupon_amount))
-    found += [
+        lines.append(("coupon", f"Coupon: {name}", -amounts.coupon_amount))
+    lines += [
         (f"tax:{at}", f"{tax['name']} {tax['percent']}%", int(tax["amount"]))
         for at, tax in enumerate(amounts.taxes)
     ]
     if amounts.credit_notes_applied:
-        found.append(("credit_notes", "Credit notes", -amounts.credit_notes_applied))
+        lines.append(("credit_notes", "Credit notes", -amounts.credit_notes_applied))
     if amounts.credit_applied:
-        found.append(("credit", "Prepaid credit", -amounts.credit_applied))
-    if sum(amount for _, _, amount in found) != amounts.amount_due:
+        lines.append(("credit", "Prepaid credit", -amounts.credit_applied))
+    if sum(amount for _, _, amount in lines) != amounts.amount_due:
         raise NotCollectable("The statement's lines do not add up to its amount due.")
     return [
         InvoiceLine(key, description, stripe_amount(amount, amounts.currency))
-        for key, description, amount in found
+        for key, description, amount in lines
     ]
 
 

@@ -107,8 +107,8 @@ def _hour_of(moment: datetime) -> datetime:
 
 def _set_up(meter: StripeMeter, version: PlanVersion, gateway: StripeGateway) -> None:
     """Find the meter and its price at Stripe by their names, or make them."""
-    found = {each.event_name: each.id for each in gateway.list_meters()}
-    meter_id = found.get(meter.event_name)
+    meter_ids = {each.event_name: each.id for each in gateway.list_meters()}
+    meter_id = meter_ids.get(meter.event_name)
     if meter_id is None:
         given = meter_of(meter.charge, meter.event_name)
         meter_id = gateway.create_meter(given, key=f"spendgate:meter:{meter.event_name}").id
@@ -206,20 +206,22 @@ def _read_values(reading: _Reading, customers: Collection[int]) -> None:
                 hour__lt=reading.ends_at,
             )
         }
-        found = {(accounts[customer], hour): value for (customer, hour), value in values.items()}
-        _store_values(meter, found, known)
+        by_account = {
+            (accounts[customer], hour): value for (customer, hour), value in values.items()
+        }
+        _store_values(meter, by_account, known)
 
 
 def _store_values(
     meter: StripeMeter,
-    found: dict[tuple[int, datetime], int],
+    values: dict[tuple[int, datetime], int],
     known: dict[tuple[int, datetime], StripeMeterValue],
 ) -> None:
     """Add values that are new, but no zeros, and change those that are others by now."""
     now = timezone.now()
-    changed = [row for place, row in known.items() if found.get(place, row.value) != row.value]
+    changed = [row for key, row in known.items() if values.get(key, row.value) != row.value]
     for row in changed:
-        row.value, row.revision = found[row.account_id, row.hour], row.revision + 1
+        row.value, row.revision = values[row.account_id, row.hour], row.revision + 1
         row.attempts, row.next_attempt_at = 0, now
     StripeMeterValue.objects.bulk_update(
         changed, ["value", "revision", "attempts", "next_attempt_at"]
@@ -228,7 +230,7 @@ def _store_values(
         StripeMeterValue(
             tenant_id=meter.tenant_id, meter=meter, account_id=account, hour=hour, value=value
         )
-        for (account, hour), value in found.items()
+        for (account, hour), value in values.items()
         if value and (account, hour) not in known
     )
 
@@ -248,9 +250,9 @@ def _values_of(reading: _Reading, customers: Collection[int]) -> dict[tuple[int,
     demands = [Demand(customer, tuple(each), dimensions) for customer, each in pieces.items()]
     values: defaultdict[tuple[int, datetime], int] = defaultdict(int)
     for customer, usage in read_usage(reading.meter.tenant_id, demands).items():
-        for place, piece in enumerate(pieces[customer]):
+        for index, piece in enumerate(pieces[customer]):
             charge = charges[piece]
             if charge is not None:
-                used = used_of(charge, usage, place)
+                used = used_of(charge, usage, index)
                 values[customer, _hour_of(piece.starts_at)] += int(used.quantity)
     return values

@@ -28,13 +28,13 @@ def ensure_customer(claimed: ClaimedInvoice, gateway: StripeGateway) -> str:
         return named
     if account.stripe_customer:
         return account.stripe_customer
-    found = None if account.asked_at is None else _find(account, gateway)
-    if found is None:
+    stripe_id = None if account.asked_at is None else _find(account, gateway)
+    if stripe_id is None:
         _keep(account, asked_at=account.asked_at or timezone.now())
         given = _given(account)
-        found = gateway.create_customer(given, key=claimed.key("customer")).id
-    _keep(account, stripe_customer=found)
-    return found
+        stripe_id = gateway.create_customer(given, key=claimed.key("customer")).id
+    _keep(account, stripe_customer=stripe_id)
+    return stripe_id
 
 
 def _mark(account: StripeAccount) -> str:

@@ -49,9 +49,9 @@ class StripeTotals:
             if statement.id not in rows and statement.id not in missing:
                 totals[statement.id] = None
             elif stripe_id := rows.get(statement.id):
-                found = _total(statement, stripe_id, gateway)
-                if found is not None:
-                    totals[statement.id] = found
+                total = _total(statement, stripe_id, gateway)
+                if total is not None:
+                    totals[statement.id] = total
         return totals
 
 

@@ -82,12 +82,12 @@ class BillLines:
             )
 
     @contextmanager
-    def line(self, place: str) -> Iterator[None]:
+    def line(self, pointer: str) -> Iterator[None]:
         """Read a line; what is wrong with it is noted under its place in the bill."""
         try:
             yield
         except LineFault as fault:
-            self.fault(f"{place}/{fault.member}" if fault.member else place, str(fault))
+            self.fault(f"{pointer}/{fault.member}" if fault.member else pointer, str(fault))
 
     def fault(self, pointer: str, detail: str) -> None:
         """Note what is wrong."""

@@ -74,7 +74,7 @@ class _Line(NamedTuple):
 
     bucket: _Bucket
     result: msgspec.Raw
-    place: str
+    pointer: str
 
 
 def read_report(body: bytes) -> BillLines:
@@ -82,15 +82,15 @@ def read_report(body: bytes) -> BillLines:
     require_utf8(body)
     require_shallow(body)
     lines: BillLines | None = None
-    for place, raw in _buckets(body):
-        bucket = _decoded(raw, _Bucket, place)
+    for pointer, raw in _buckets(body):
+        bucket = _decoded(raw, _Bucket, pointer)
         source = OPENAI if bucket.starting_at is None else ANTHROPIC
         lines = lines or BillLines(source)
         if lines.source != source:
-            raise _malformed(place, "the pages are of different providers")
+            raise _malformed(pointer, "the pages are of different providers")
         for number, result in enumerate(bucket.results):
-            line = _Line(bucket, result, f"{place}/results/{number}")
-            with lines.line(line.place):
+            line = _Line(bucket, result, f"{pointer}/results/{number}")
+            with lines.line(line.pointer):
                 _READERS[source](lines, line)
     return lines or BillLines("")
 
@@ -100,21 +100,22 @@ def _buckets(body: bytes) -> Iterator[tuple[str, msgspec.Raw]]:
     pages = _decoded(body, list[_Page], "") if is_list else [_decoded(body, _Page, "")]
     for number, page in enumerate(pages):
         begin = f"/{number}" if is_list else ""
-        for place, bucket in enumerate(page.data):
-            yield f"{begin}/data/{place}", bucket
+        for index, bucket in enumerate(page.data):
+            yield f"{begin}/data/{index}", bucket
 
 
-def _decoded(raw: bytes | msgspec.Raw, kind: Any, place: str) -> Any:
+def _decoded(raw: bytes | msgspec.Raw, kind: Any, pointer: str) -> Any:
     try:
         return msgspec.json.decode(raw, type=kind)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise _malformed(place, str(error)) from error
+        raise _malformed(pointer, str(error)) from error
 
 
-def _malformed(place: str, detail: str) -> MalformedBody:
+def _malformed(pointer: str, detail: str) -> MalformedBody:
+    at = f" ({pointer})" if pointer else ""
     return MalformedBody(
         "malformed_bill",
-        f"This is no cost report of OpenAI or Anthropic{f' ({place})' if place else ''}: {detail}."
+        f"This is no cost report of OpenAI or Anthropic{at}: {detail}."
         " Send an answer of the report's API as it is, or a list of its pages.",
     )
 
@@ -137,8 +138,8 @@ def _read_openai(lines: BillLines, line: _Line) -> None:
     result = _result(line, _OpenAIResult)
     require_usd(result.amount.currency, "amount/currency")
     item = plain_text(result.line_item, "line_item")
-    found = _OPENAI_ITEM.fullmatch(item)
-    model = found[1] if found else item if is_known_model(OPENAI, item) else ""
+    match = _OPENAI_ITEM.fullmatch(item)
+    model = match[1] if match else item if is_known_model(OPENAI, item) else ""
     key = BillKey(
         OPENAI, day, model_name(OPENAI, model) if model else "", "" if model else item.lower()
     )

@@ -49,19 +49,19 @@ def compare_day(tenant_id: int, day: date, result: KindResult) -> Iterator[Diffe
     spending = _spending(tenant_id, day)
     for provider, amounts in sorted(billed.items()):
         spent = spending.get(provider, {})
-        for item, found, expected in _pairs(amounts, spent):
+        for item, billed_nanos, expected in _pairs(amounts, spent):
             result.compared += 1
             result.add(
                 USD,
                 expected=dollars(expected.nanos),
-                found=dollars(found),
+                found=dollars(billed_nanos),
                 provider=provider,
             )
-            if found != expected.nanos:
+            if billed_nanos != expected.nanos:
                 yield Difference(
                     unit=USD,
                     expected=dollars(expected.nanos),
-                    found=dollars(found),
+                    found=dollars(billed_nanos),
                     day=day,
                     provider=provider,
                     model=item[0],

@@ -43,13 +43,13 @@ def compare_invoices(
         is_same_currency = invoice is not None and invoice.currency.upper() == statement.currency
         total = invoice.total if invoice is not None and is_same_currency else 0
         expected = Decimal(amount_of(statement.total, statement.currency))
-        found = Decimal(amount_of(total, statement.currency))
-        result.add(statement.currency, expected=expected, found=found)
-        if found != expected:
+        invoiced = Decimal(amount_of(total, statement.currency))
+        result.add(statement.currency, expected=expected, found=invoiced)
+        if invoiced != expected:
             yield Difference(
                 unit=statement.currency,
                 expected=expected,
-                found=found,
+                found=invoiced,
                 statement_id=statement.id,
                 line=invoice.invoice_id if invoice is not None else "",
                 note=_note(invoice, is_same_currency=is_same_currency),

@@ -207,9 +207,9 @@ def _statements_of(row: Reconciliation) -> list[Statement]:
 def _keep(
     row: Reconciliation, kind: str, result: KindResult, differences: Iterable[Difference]
 ) -> None:
-    found = list(differences)
+    new = list(differences)
     room = max(0, DRIFTS_MAX - result.drifts)
-    result.drifts += len(found)
+    result.drifts += len(new)
     Drift.objects.bulk_create(
         [
             Drift(
@@ -219,7 +219,7 @@ def _keep(
                 difference=each.difference,
                 **each._asdict(),
             )
-            for each in found[:room]
+            for each in new[:room]
         ]
     )
 

@@ -43,14 +43,14 @@ def final_statements(
 ) -> list[Statement]:
     """Return final statements whose periods these days touch, after an id."""
     begin, end = (datetime.combine(day, time(), UTC) for day in (first, last + timedelta(days=1)))
-    found = Statement.objects.filter(
+    statements = Statement.objects.filter(
         tenant_id=tenant_id,
         state=StatementState.FINAL,
         period_start__lt=end,
         period_end__gt=begin,
         id__gt=after,
     )
-    return list(found.order_by("id")[:limit])
+    return list(statements.order_by("id")[:limit])
 
 
 def compare_statements(
@@ -98,8 +98,8 @@ def _compare_line(
     name = now.name if now is not None else billed.name if billed is not None else ""
     was = billed or BilledLine(name, "")
     expected = _figure(now.amount if now is not None else NOTHING)
-    found = _figure(was.exact)
-    result.add(statement.currency, expected=expected, found=found)
+    charged = _figure(was.exact)
+    result.add(statement.currency, expected=expected, found=charged)
     is_usage = (now.kind.value if now is not None else was.kind) in (
         LineKind.USAGE,
         LineKind.ADJUSTMENT,
@@ -112,15 +112,15 @@ def _compare_line(
             found=_figure(was.quantity),
             statement_id=statement.id,
             line=name,
-            note=f"Billed {found:f} {statement.currency} of {expected:f}."
-            if found != expected
+            note=f"Billed {charged:f} {statement.currency} of {expected:f}."
+            if charged != expected
             else "",
         )
-    elif found != expected:
+    elif charged != expected:
         yield Difference(
             unit=statement.currency,
             expected=expected,
-            found=found,
+            found=charged,
             statement_id=statement.id,
             line=name,
             note=AMOUNT_DIFFERS if is_usage else "",

@@ -98,10 +98,10 @@ class ChargeForm(forms.Form):
     name = forms.CharField(label="Name", required=False, max_length=300)
     model = forms.ChoiceField(label="Charge", required=False, choices=MODEL_CHOICES)
 
-    def __init__(self, place: int, data: Any = None, charge: Charge | None = None) -> None:
+    def __init__(self, index: int, data: Any = None, charge: Charge | None = None) -> None:
         initial = initial_of(charge)
-        super().__init__(data, prefix=f"{ROWS}-{place}", initial=initial)
-        self.place = place
+        super().__init__(data, prefix=f"{ROWS}-{index}", initial=initial)
+        self.index = index
         self.tiers: list[list[str]] = []
         self.markups: list[list[str]] = []
         self.metrics: list[tuple[str, str]] = []
@@ -156,16 +156,16 @@ class ChargeForm(forms.Form):
             self.markups = self._add_rows("markups", ("provider", "model", "percent"))
         self.fields["minimum_amount"] = amount_field("At least, a period")
         self.fields["cap_amount"] = amount_field("At most, a period")
-        for place in range(FILTERS):
-            self._add_filter(place)
+        for index in range(FILTERS):
+            self._add_filter(index)
 
-    def _add_filter(self, place: int) -> None:
-        self.fields[f"filter-{place}"] = forms.ChoiceField(
-            label=f"Only usage of, {place + 1}",
+    def _add_filter(self, index: int) -> None:
+        self.fields[f"filter-{index}"] = forms.ChoiceField(
+            label=f"Only usage of, {index + 1}",
             required=False,
             choices=[("", "any usage"), *((name, name) for name in MATCHABLE)],
         )
-        self.fields[f"values-{place}"] = forms.CharField(
+        self.fields[f"values-{index}"] = forms.CharField(
             label="Values, one a line",
             required=False,
             max_length=20_000,
@@ -185,20 +185,20 @@ class ChargeForm(forms.Form):
         """Add fields for as many rows as were sent or stored, and some to fill in."""
         stored = len(self.initial.get(kind, ()))
         sent = [
-            place
-            for place in range(TIERS_MAX)
+            index
+            for index in range(TIERS_MAX)
             if self.is_bound
-            and any(self.data.get(f"{self.prefix}-{kind}-{place}-{name}") for name in names)
+            and any(self.data.get(f"{self.prefix}-{kind}-{index}-{name}") for name in names)
         ]
         filled = (max(sent) + 1 if sent else 0) if self.is_bound else stored
         rows = []
-        for place in range(min(max(filled + BLANK_ROWS, ROWS_MIN), TIERS_MAX)):
+        for index in range(min(max(filled + BLANK_ROWS, ROWS_MIN), TIERS_MAX)):
             row = []
             for name in names:
-                field_name = f"{kind}-{place}-{name}"
-                self.fields[field_name] = _row_field(name, place)
+                field_name = f"{kind}-{index}-{name}"
+                self.fields[field_name] = _row_field(name, index)
                 self.initial.setdefault(
-                    field_name, self.initial[kind][place][name] if place < stored else None
+                    field_name, self.initial[kind][index][name] if index < stored else None
                 )
                 row.append(field_name)
             rows.append(row)
@@ -216,7 +216,7 @@ class ChargeForm(forms.Form):
     def filter_rows(self) -> list[tuple[Any, Any]]:
         if self.chosen == FLAT:
             return []
-        return [(self[f"filter-{place}"], self[f"values-{place}"]) for place in range(FILTERS)]
+        return [(self[f"filter-{index}"], self[f"values-{index}"]) for index in range(FILTERS)]
 
     @property
     def plain_fields(self) -> list[Any]:
@@ -284,16 +284,16 @@ class ChargeForm(forms.Form):
 
     def _filter(self) -> dict[str, str | list[str]]:
         wanted: dict[str, str | list[str]] = {}
-        for place in range(FILTERS):
-            name = self.cleaned_data[f"filter-{place}"]
-            lines = self.cleaned_data[f"values-{place}"].splitlines()
+        for index in range(FILTERS):
+            name = self.cleaned_data[f"filter-{index}"]
+            lines = self.cleaned_data[f"values-{index}"].splitlines()
             values = list(dict.fromkeys(filter(None, map(normal_value, lines))))
             if not name and values:
-                self.add_error(f"filter-{place}", "Choose the dimension that these values are of.")
+                self.add_error(f"filter-{index}", "Choose the dimension that these values are of.")
             elif name and not values:
-                self.add_error(f"values-{place}", f"Give at least one value of {name}.")
+                self.add_error(f"values-{index}", f"Give at least one value of {name}.")
             elif name in wanted:
-                self.add_error(f"filter-{place}", f"{name.capitalize()} is chosen twice.")
+                self.add_error(f"filter-{index}", f"{name.capitalize()} is chosen twice.")
             elif name:
                 wanted[name] = values[0] if len(values) == 1 else values
         return wanted
@@ -305,13 +305,13 @@ class ChargeForm(forms.Form):
             field = "filter-0"
         if problem.field.startswith(("tiers.", "markups.")):
             kind, _, rest = problem.field.partition(".")
-            place, _, member = rest.partition(".")
+            index, _, member = rest.partition(".")
             rows = [
                 row
                 for row in (self.tiers if kind == "tiers" else self.markups)
                 if self._is_filled(row)
             ]
-            row = rows[int(place)] if int(place) < len(rows) else []
+            row = rows[int(index)] if int(index) < len(rows) else []
             named = [name for name in row if name.rpartition("-")[2] == member]
             field = (named or row or [""])[0]
         elif problem.field == "tiers":
@@ -325,7 +325,7 @@ class ChargeForm(forms.Form):
 _SHOWN_AT: Final[Mapping[str, str]] = {"kind": "model"}
 
 
-def _row_field(name: str, place: int) -> forms.Field:
+def _row_field(name: str, index: int) -> forms.Field:
     labels = {
         "up_to": "Up to",
         "unit_amount": "Amount",
@@ -335,7 +335,7 @@ def _row_field(name: str, place: int) -> forms.Field:
         "percent": "Percent",
     }
     row = "markup" if name in ("provider", "model", "percent") else "tier"
-    label = f"{labels[name]}, {row} {place + 1}"
+    label = f"{labels[name]}, {row} {index + 1}"
     if name in ("provider", "model"):
         widget = forms.TextInput(attrs={"aria-label": label, "class": "input"})
         return forms.CharField(label=label, required=False, max_length=200, widget=widget)

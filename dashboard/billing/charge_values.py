@@ -22,9 +22,9 @@ def initial_of(charge: Charge | None) -> dict[str, Any]:
             "proration": charge.proration.value,
         }
     filters = {}
-    for place, (name, wanted) in enumerate(charge.filter.items()):
-        filters[f"filter-{place}"] = name
-        filters[f"values-{place}"] = wanted if isinstance(wanted, str) else "\n".join(wanted)
+    for index, (name, wanted) in enumerate(charge.filter.items()):
+        filters[f"filter-{index}"] = name
+        filters[f"values-{index}"] = wanted if isinstance(wanted, str) else "\n".join(wanted)
     return {
         "name": charge.name,
         "model": charge.model.value,

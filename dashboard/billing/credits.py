@@ -6,8 +6,8 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode
 
 from django.db.models import Count, Model, Q, QuerySet, Sum
-from django.http import Http404, HttpResponse
-from django.shortcuts import render
+from django.http import HttpResponse
+from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 from django.utils import timezone
 
@@ -239,18 +239,14 @@ def credit_of(customer: Customer) -> dict[str, Any]:
 def end_a_wallet(request: PageRequest, wallet_id: int) -> str:
     """End a wallet: calls are no longer held to the customer's credit."""
     wallet = Wallet.objects.select_related("customer").filter(tenant=request.tenant, id=wallet_id)
-    found = wallet.first()
-    if found is None:
-        raise Http404
-    end_wallet(found, actor=actor_of(request))
-    return f"{found.customer.name}'s wallet has ended. Its credit stays for statements."
+    row = get_object_or_404(wallet)
+    end_wallet(row, actor=actor_of(request))
+    return f"{row.customer.name}'s wallet has ended. Its credit stays for statements."
 
 
 @button_of("credits", may=may_bill)
 def end_a_coupon(request: PageRequest, coupon_id: int) -> str:
     """End a coupon: statements of later periods do not get it."""
-    coupon = Coupon.objects.filter(tenant=request.tenant, id=coupon_id).first()
-    if coupon is None:
-        raise Http404
+    coupon = get_object_or_404(Coupon, tenant=request.tenant, id=coupon_id)
     end_coupon(coupon, actor=actor_of(request))
     return f"Coupon “{coupon.name}” has ended. Statements that have it keep it."

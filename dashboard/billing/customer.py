@@ -6,17 +6,11 @@ from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
 from django.http import Http404, HttpResponse
-from django.shortcuts import render
+from django.shortcuts import get_object_or_404, render
 from django.utils import timezone
 
 from billing.customers import archive_customer, further_links, update_customer
-from billing.models import (
-    Customer,
-    CustomerLink,
-    Statement,
-    StatementState,
-    Subscription,
-)
+from billing.models import Customer, CustomerLink, Statement, StatementState, Subscription
 from billing.statement_views import StatementView, views_of
 from billing.subscriptions import delete_subscription, update_subscription
 from common.errors import Conflict
@@ -59,10 +53,7 @@ class StatementRow(NamedTuple):
 
 def find_customer(request: PageRequest, customer_id: int) -> Customer:
     """Return a customer of the person's tenant, or 404."""
-    customer = Customer.objects.filter(tenant=request.tenant, id=customer_id).first()
-    if customer is None:
-        raise Http404
-    return customer
+    return get_object_or_404(Customer, tenant=request.tenant, id=customer_id)
 
 
 @customers_page
@@ -129,7 +120,7 @@ def _state_of(subscription: Subscription, now: datetime) -> str:
 
 def _course(months: Sequence[tuple[Month, CustomerFigures]], bar: FilterBar) -> Figure:
     """Revenue and cost by month, the oldest first."""
-    used = [place for place, (_, row) in enumerate(months) if row.revenue_nanos or row.cost_nanos]
+    used = [index for index, (_, row) in enumerate(months) if row.revenue_nanos or row.cost_nanos]
     oldest = max([*used, COURSE_MONTHS_MIN - 1])
     ordered = [*months[: oldest + 1]][::-1]
     starts = [month.starts_at.astimezone(bar.zone) for month, _ in ordered]
@@ -198,9 +189,7 @@ def as_body(link: CustomerLink) -> dict[str, Any]:
 def end_subscription(request: PageRequest, customer_id: int, subscription_id: int) -> str:
     """End a subscription now, or remove one that has not begun."""
     customer = find_customer(request, customer_id)
-    subscription = customer.subscriptions.filter(id=subscription_id).first()
-    if subscription is None:
-        raise Http404
+    subscription = get_object_or_404(customer.subscriptions, id=subscription_id)
     now, actor = timezone.now(), actor_of(request)
     if subscription.starts_at > now:
         delete_subscription(subscription, actor=actor)

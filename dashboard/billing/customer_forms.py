@@ -1,7 +1,6 @@
 """Forms of a customer: who it is, which usage is its, and on which plan it is."""
 
 from typing import Any, Final
-from zoneinfo import available_timezones
 
 from django import forms
 from django.contrib import messages
@@ -27,10 +26,10 @@ from dashboard.access import PageRequest, may_bill
 from dashboard.billing.collection_words import is_live_now
 from dashboard.billing.customer import as_body, find_customer
 from dashboard.billing.plan_edit import previewed
-from dashboard.forms import form_page, form_token, moment_field, save_once, sent_data
-from dashboard.frame import filter_bar_of, frame
+from dashboard.forms import form_page, moment_field, save_once, sent_data, show_form
 from metering.fields.forms import count_field
 from tenants.admin_site import actor_of
+from tenants.forms import offer_zones
 
 DAYS_MAX: Final = 365
 PLANS_MAX: Final = 500
@@ -69,7 +68,6 @@ class CustomerForm(forms.Form):
         "Days to pay",
         minimum=0,
         maximum=DAYS_MAX,
-        widget=forms.TextInput(attrs={"inputmode": "numeric"}),
     )
     tax_rates = TaxRatesField()
     stripe_customer = forms.CharField(
@@ -85,13 +83,12 @@ class CustomerForm(forms.Form):
         if customer is None:
             initial |= {"key": request.GET.get("key", "")[:200], "currency": "USD"}
         super().__init__(sent_data(request), initial=initial)
-        zones = sorted(available_timezones() | {row.timezone})
+        offer_zones(self, row.timezone)
         field = self.fields["stripe_customer"]
         field.help_text = stripe_help(request.tenant.id, str(field.help_text))
         self.is_live = is_live_now(StripeSettings.objects.filter(tenant=request.tenant).first())
         if customer is not None and self.is_live is not None:
             self._add_method(customer, self.is_live)
-        self.fields["timezone"].choices = [(name, name) for name in zones]  # type: ignore[attr-defined]
         if customer is None:
             self.fields["key"] = forms.CharField(
                 label="Key",
@@ -138,12 +135,12 @@ def add(request: PageRequest) -> HttpResponse:
     if saved is not None:
         messages.success(request, f"{saved.name} was added. Put it on a plan to bill it.")
         return HttpResponseRedirect(reverse("dashboard:customer", args=[saved.id]))
-    return _form(
+    return show_form(
         request,
         form,
+        page="customers",
         headline="Add a customer",
         verb="Add customer",
-        crumb=(reverse("dashboard:customers"), "Customers"),
     )
 
 
@@ -166,12 +163,13 @@ def change(request: PageRequest, customer_id: int) -> HttpResponse:
     if save_once(request, form, save) is not None:
         messages.success(request, "The changes are saved. Final statements stay as they are.")
         return _back_to(customer)
-    return _form(
+    return show_form(
         request,
         form,
+        page="customers",
         headline=f"Edit {customer.name}",
         verb="Save changes",
-        crumb=_crumb(customer),
+        back=_crumb(customer),
     )
 
 
@@ -209,12 +207,13 @@ def add_link(request: PageRequest, customer_id: int) -> HttpResponse:
             f"{customer.name}'s. What is final is adjusted by its next statement.",
         )
         return _back_to(customer)
-    return _form(
+    return show_form(
         request,
         form,
+        page="customers",
         headline=f"Link usage to {customer.name}",
         verb="Add link",
-        crumb=_crumb(customer),
+        back=_crumb(customer),
         intro=f"A value belongs to one customer at a time. Times are in {request.tenant.timezone}.",
     )
 
@@ -222,8 +221,8 @@ def add_link(request: PageRequest, customer_id: int) -> HttpResponse:
 def _of_last_link(error: ValidationError) -> ValidationError:
     """The errors of the link that was added, at the fields of its form."""
     names = {"to": "ends_at", "from": "starts_at"}
-    found = getattr(error, "error_dict", {"": [error]})
-    by_field = {names.get(name.rpartition(".")[2], ""): errors for name, errors in found.items()}
+    by_name = getattr(error, "error_dict", {"": [error]})
+    by_field = {names.get(name.rpartition(".")[2], ""): errors for name, errors in by_name.items()}
     return ValidationError({name or "value": errors for name, errors in by_field.items()})
 
 
@@ -277,8 +276,15 @@ def change_plan(request: PageRequest, customer_id: int) -> HttpResponse:
     if save_once(request, form, save):
         messages.success(request, f"{customer.name} is on {form.plan}.")
         return _back_to(customer)
-    context = _context(request, form, f"Change the plan of {customer.name}", _crumb(customer))
-    return render(request, "dashboard/billing/change_plan.html", context | {"customer": customer})
+    return show_form(
+        request,
+        form,
+        page="customers",
+        headline=f"Change the plan of {customer.name}",
+        back=_crumb(customer),
+        template="dashboard/billing/change_plan.html",
+        customer=customer,
+    )
 
 
 @form_page("customers", may=may_bill)
@@ -303,29 +309,3 @@ def _crumb(customer: Customer) -> tuple[str, str]:
 
 def _back_to(customer: Customer) -> HttpResponse:
     return HttpResponseRedirect(reverse("dashboard:customer", args=[customer.id]))
-
-
-def _context(
-    request: PageRequest, form: forms.Form, headline: str, crumb: tuple[str, str]
-) -> dict[str, Any]:
-    return frame(request, filter_bar_of(request), page="customers") | {
-        "headline": headline,
-        "form": form,
-        "crumb": crumb[0],
-        "crumb_words": crumb[1],
-        "cancel": crumb[0],
-        **form_token(request),
-    }
-
-
-def _form(
-    request: PageRequest,
-    form: forms.Form,
-    *,
-    headline: str,
-    verb: str,
-    crumb: tuple[str, str],
-    intro: str = "",
-) -> HttpResponse:
-    context = _context(request, form, headline, crumb) | {"verb": verb, "intro": intro}
-    return render(request, "dashboard/settings/form.html", context)

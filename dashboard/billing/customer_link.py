@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from django.core import signing
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
@@ -41,9 +41,7 @@ def link_of(request: PageRequest, customer: Customer) -> str:
 @button_of("customers", may=may_bill)
 def end_links(request: PageRequest, customer_id: int) -> str:
     """End every link to a customer's own page."""
-    customer = Customer.objects.filter(tenant=request.tenant, id=customer_id).first()
-    if customer is None:
-        raise Http404
+    customer = get_object_or_404(Customer, tenant=request.tenant, id=customer_id)
     with audited_change(customer, actor=actor_of(request)) as change:
         change.row.link_generation += 1
     return f"The links to {customer.name}'s page ended. New ones are on its statements."

@@ -142,11 +142,11 @@ def figures(request: PageRequest) -> HttpResponse:
 def _content(request: PageRequest, asked: Asked) -> dict[str, Any]:
     tenant_id, month = request.tenant.id, asked.month
     earnings = read_earnings(tenant_id, month, month_of(asked.bar, month.back + 1))
-    found = [row for row in earnings.rows if _is_wanted(row.customer, asked.text)]
+    matching = [row for row in earnings.rows if _is_wanted(row.customer, asked.text)]
     _, key = ORDERS[asked.order]
-    found.sort(key=lambda row: (key(row), row.customer.name, row.customer.id))
+    matching.sort(key=lambda row: (key(row), row.customer.name, row.customer.id))
     first = (asked.page - 1) * PER_PAGE
-    shown = found[first : first + PER_PAGE]
+    shown = matching[first : first + PER_PAGE]
     weeks = weekly_costs(tenant_id, [row.customer.id for row in shown], asked.bar.now)
     charted = sorted(earnings.comparable, key=lambda row: -row.cost_nanos)[:CHARTED]
     charted.sort(key=lambda row: -(row.margin_nanos or 0))
@@ -168,7 +168,7 @@ def _content(request: PageRequest, asked: Asked) -> dict[str, Any]:
             Choice(asked.query(order=name if name != "cost" else ""), words, 0, name == asked.order)
             for name, (words, _) in ORDERS.items()
         ],
-        **_pager(asked, len(found), first, len(shown)),
+        **_pager(asked, len(matching), first, len(shown)),
         "unassigned": _unassigned_address(asked),
     }
 
@@ -203,13 +203,13 @@ def _others(earnings: Earnings, shown: Sequence[CustomerFigures]) -> Others | No
     )
 
 
-def _pager(asked: Asked, found: int, first: int, shown: int) -> dict[str, Any]:
+def _pager(asked: Asked, number: int, first: int, shown: int) -> dict[str, Any]:
     return {
-        "found": found,
+        "found": number,
         "first": first + 1,
         "last": first + shown,
         "previous": asked.query(page=str(asked.page - 1)) if asked.page > 1 else "",
-        "next": asked.query(page=str(asked.page + 1)) if first + shown < found else "",
+        "next": asked.query(page=str(asked.page + 1)) if first + shown < number else "",
     }
 
 

@@ -31,13 +31,13 @@ class MonthDue(NamedTuple):
 def months_due(tenant_id: int, now: datetime) -> list[MonthDue]:
     """Return the last months in which periods ended that are drafts still, the newest first."""
     months = [_first(now) - relativedelta(months=back) for back in range(1, MONTHS_OFFERED + 1)]
-    found = (
+    due = (
         MonthDue(
             f"{month:%Y-%m}", f"{month:%B %Y}", Due(tenant_id, now, month).statements().count()
         )
         for month in months
     )
-    return [each for each in found if each.drafts]
+    return [each for each in due if each.drafts]
 
 
 def _first(now: datetime) -> date:

@@ -5,7 +5,7 @@ from typing import Any, Final
 from django.contrib import messages
 from django.db.models import QuerySet
 from django.http import Http404, HttpResponse, HttpResponseBase, HttpResponseRedirect
-from django.shortcuts import render
+from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 from django.utils import timezone
 
@@ -37,10 +37,9 @@ CUSTOMERS_OFFERED: Final = 200
 
 def find_plan(request: PageRequest, plan_id: int) -> Plan:
     """Return a plan of the person's tenant, or 404."""
-    plan = Plan.objects.filter(tenant=request.tenant, id=plan_id).select_related("tenant").first()
-    if plan is None:
-        raise Http404
-    return plan
+    return get_object_or_404(
+        Plan.objects.select_related("tenant"), tenant=request.tenant, id=plan_id
+    )
 
 
 @form_page("plans", may=may_bill)
@@ -127,7 +126,7 @@ def _whose_choices(request: PageRequest, plan: Plan | None) -> list[tuple[str, s
         customers = customers.filter(currency=plan.currency)
     named = customers.order_by("name", "id").values_list("id", "name")[:CUSTOMERS_OFFERED]
     first = [(ON_PLAN, "Customers on this plan")] if plan else []
-    return [*first, (EVERYONE, "All customers"), *((str(one), name) for one, name in named)]
+    return [*first, (EVERYONE, "All customers"), *((str(id_), name) for id_, name in named)]
 
 
 @form_page("plans", may=may_bill)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from typing import Any, Final
-from zoneinfo import available_timezones
 
 from django import forms
 from django.core.exceptions import ValidationError
@@ -17,6 +16,7 @@ from dashboard.billing.charge_values import plain_amount
 from dashboard.forms import moment_field
 from metering.core.validation import Problem
 from metering.fields.forms import count_field
+from tenants.forms import offer_zones
 
 # The button that adds, removes or shows other fields; nothing is saved then.
 ACT: Final = "act"
@@ -43,8 +43,8 @@ class TermsForm(forms.Form):
         stored: Sequence[Charge | None] = terms.charges if terms else [None]
         places = _places(data, len(stored))
         self.charges = [
-            ChargeForm(place, data, stored[place] if data is None and place < len(stored) else None)
-            for place in places
+            ChargeForm(index, data, stored[index] if data is None and index < len(stored) else None)
+            for index in places
         ]
         self.order = ",".join(map(str, places))
 
@@ -80,8 +80,8 @@ class TermsForm(forms.Form):
             field = problem.field if problem.field in self.fields else None
             self.add_error(field, problem.message)
             return
-        _, place, field = problem.field.split(".", 2)
-        self.charges[int(place)].show(problem._replace(field=field))
+        _, index, field = problem.field.split(".", 2)
+        self.charges[int(index)].show(problem._replace(field=field))
 
     @property
     def has_faults(self) -> bool:
@@ -89,11 +89,11 @@ class TermsForm(forms.Form):
 
     def faults(self) -> list[str]:
         """All that is wrong, in sentences that name the charge."""
-        found = [str(error) for errors in self.errors.values() for error in errors]
+        faults = [str(error) for errors in self.errors.values() for error in errors]
         for number, charge in enumerate(self.charges, 1):
             name = str(charge["name"].value() or f"Charge {number}")[:60]
-            found += [f"{name}: {error}" for errors in charge.errors.values() for error in errors]
-        return found
+            faults += [f"{name}: {error}" for errors in charge.errors.values() for error in errors]
+        return faults
 
 
 def _places(data: QueryDict | None, stored: int) -> list[int]:
@@ -110,7 +110,7 @@ def _places(data: QueryDict | None, stored: int) -> list[int]:
     act = data.get(ACT, "")
     if act == ADD and len(places) < CHARGES_MAX:
         places.append(max(places, default=-1) + 1)
-    return [place for place in places if act != f"remove-{place}"]
+    return [index for index in places if act != f"remove-{index}"]
 
 
 class NewPlanForm(TermsForm):
@@ -136,7 +136,6 @@ class NewPlanForm(TermsForm):
         "Days of trial",
         minimum=0,
         maximum=TRIAL_DAYS_MAX,
-        widget=forms.TextInput(attrs={"inputmode": "numeric"}),
         help_text="Usage and fees of these days are shown and cost nothing.",
     )
     field_order = ("name", "currency_code", "interval", "anchor", "timezone", "trial_days")
@@ -145,8 +144,7 @@ class NewPlanForm(TermsForm):
         self.tenant = tenant
         initial = {"currency_code": "USD", "timezone": tenant.timezone, "trial_days": 0}
         super().__init__(data, terms=None, initial=initial)
-        zones = sorted(available_timezones() | {tenant.timezone})
-        self.fields["timezone"].choices = [(name, name) for name in zones]  # type: ignore[attr-defined]
+        offer_zones(self, tenant.timezone)
 
     def clean_currency_code(self) -> str:
         code = str(self.cleaned_data["currency_code"]).upper()

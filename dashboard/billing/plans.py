@@ -119,52 +119,52 @@ class VersionRow(NamedTuple):
 @customers_page
 def plan(request: PageRequest, plan_id: int) -> HttpResponse:
     """What a plan says now, what it said before, and who is on it."""
-    found = find_plan(request, plan_id)
+    row = find_plan(request, plan_id)
     bar = filter_bar_of(request)
-    customers = customers_on(found, bar.now).order_by("name", "id")
+    customers = customers_on(row, bar.now).order_by("name", "id")
     number = customers.count()
-    rows = list(_versions(found))
+    rows = list(_versions(row))
     context = frame(request, bar, page="plans") | {
-        "headline": _headline(found, number),
-        "plan": found,
+        "headline": _headline(row, number),
+        "plan": row,
         "versions": rows,
         "customers": customers[:CUSTOMERS_SHOWN],
         "customers_number": number,
-        "may_bill": may_bill(request) and found.archived_at is None,
+        "may_bill": may_bill(request) and row.archived_at is None,
     }
     return render(request, "dashboard/billing/plan.html", context)
 
 
-def _headline(found: Plan, number: int) -> str:
-    if found.archived_at is not None:
-        return f"{found.name} is archived; who has it keeps it"
+def _headline(plan: Plan, number: int) -> str:
+    if plan.archived_at is not None:
+        return f"{plan.name} is archived; who has it keeps it"
     who = "1 customer is" if number == 1 else f"{number:,} customers are"
-    return f"{who} on {found.name}" if number else f"No customer is on {found.name} yet"
+    return f"{who} on {plan.name}" if number else f"No customer is on {plan.name} yet"
 
 
-def _versions(found: Plan) -> Iterator[VersionRow]:
+def _versions(plan: Plan) -> Iterator[VersionRow]:
     now = timezone.now()
-    rows = list(found.versions.order_by("-number")[:VERSIONS_SHOWN])
+    rows = list(plan.versions.order_by("-number")[:VERSIONS_SHOWN])
     begun = [row for row in rows if row.starts_at is None or row.starts_at <= now]
     for row in rows:
         terms = terms_of(row)
         bounds = [
-            f"{words} {amount:f} {found.currency} a period"
+            f"{words} {amount:f} {plan.currency} a period"
             for words, amount in (
                 ("All charges together: at least", terms.minimum_amount),
                 ("All charges together: at most", terms.cap_amount),
             )
             if amount is not None
         ]
-        charges = [(each.name, charge_words(each, found.currency)) for each in terms.charges]
+        charges = [(each.name, charge_words(each, plan.currency)) for each in terms.charges]
         yield VersionRow(row, bool(begun) and row.id == begun[0].id, charges, bounds)
 
 
 @button_of("plans", may=may_bill)
 def archive(request: PageRequest, plan_id: int) -> str:
     """Archive a plan: no one can subscribe to it."""
-    found = find_plan(request, plan_id)
-    if found.archived_at is not None:
+    row = find_plan(request, plan_id)
+    if row.archived_at is not None:
         raise Http404
-    archive_plan(found, actor=actor_of(request))
-    return f"“{found.name}” is archived. Customers who are on it keep it."
+    archive_plan(row, actor=actor_of(request))
+    return f"“{row.name}” is archived. Customers who are on it keep it."

@@ -10,8 +10,8 @@ from celery import current_app
 from dateutil.relativedelta import relativedelta
 from django.db import transaction
 from django.db.models import QuerySet
-from django.http import FileResponse, Http404, HttpResponse
-from django.shortcuts import render
+from django.http import FileResponse, HttpResponse
+from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 from django.utils import timezone
 
@@ -23,12 +23,7 @@ from billing.models import (
     ReconciliationState,
 )
 from billing.reconciliation.results import KindResult, decimal_string
-from billing.reconciliation.runs import (
-    UNFINISHED,
-    settings_of,
-    start_reconciliation,
-    threshold_of,
-)
+from billing.reconciliation.runs import UNFINISHED, settings_of, start_reconciliation, threshold_of
 from common.csv_downloads import csv_download
 from dashboard.access import PageRequest, customers_page, may_bill
 from dashboard.buttons import button_of
@@ -128,9 +123,7 @@ def _chosen(
     kind = request.GET.get("kind", "")
     run_id = number_of(request.GET.get("run", ""))
     if run_id is not None:
-        run = runs.filter(id=run_id).first()
-        if run is None:
-            raise Http404
+        run = get_object_or_404(runs, id=run_id)
         kind = kind if kind in run.kinds else run.kinds[0]
         return line_of(kind, [run])
     by_kind = {line.kind: line for line in lines}
@@ -234,9 +227,7 @@ def _wake_worker() -> None:
 @customers_page
 def csv_file(request: PageRequest, run_id: int) -> FileResponse:
     """What a run found that differs, exact, for spreadsheets."""
-    run = Reconciliation.objects.filter(tenant=request.tenant, id=run_id).first()
-    if run is None:
-        raise Http404
+    run = get_object_or_404(Reconciliation, tenant=request.tenant, id=run_id)
     rows = Drift.objects.filter(reconciliation=run, tenant_id=run.tenant_id).order_by("id")
     return csv_download(
         _csv_rows(rows.select_related("statement")), name=f"reconciliation-{run.id}.csv"

@@ -7,7 +7,6 @@ from django.contrib import messages
 from django.core.exceptions import ValidationError
 from django.core.files.uploadedfile import UploadedFile
 from django.http import HttpResponse, HttpResponseRedirect
-from django.shortcuts import render
 from django.urls import reverse
 
 from billing.form_fields import stripe_help
@@ -19,11 +18,9 @@ from billing.provider_bills.reports import read_report
 from billing.reconciliation.runs import change_settings, settings_of
 from common.api.parsing import BODY_BYTES_MAX
 from dashboard.access import PageRequest, may_bill
-from dashboard.forms import form_page, form_token, save_once, sent_data
-from dashboard.frame import filter_bar_of, frame
-from metering.fields.forms import UsdField
+from dashboard.forms import form_page, save_once, sent_data, show_form
 from tenants.admin_site import actor_of
-from tenants.number_fields import AmountField
+from tenants.number_fields import AmountField, UsdField
 
 FAULTS_SHOWN: Final = 10
 PERCENT_MAX: Final = 9_999
@@ -79,9 +76,10 @@ def import_a_bill(request: PageRequest) -> HttpResponse:
     if imported is not None:
         messages.success(request, _words(imported))
         return HttpResponseRedirect(reverse("dashboard:reconciliation"))
-    return _form(
+    return show_form(
         request,
         form,
+        page="reconciliation",
         headline="Import a provider's bill",
         verb="Import bill",
         intro="A newer report of a day replaces that day. One faulty line refuses the file. Days "
@@ -122,12 +120,10 @@ class ThresholdForm(forms.Form):
     threshold_percent = AmountField(
         label="Threshold, percent",
         maximum=PERCENT_MAX,
-        widget=forms.TextInput(attrs={"inputmode": "decimal"}),
         help_text="Of what was expected, with two decimals at most.",
     )
     threshold_nanos = UsdField(
         label="Threshold, USD",
-        widget=forms.TextInput(attrs={"inputmode": "decimal"}),
         help_text="Both must be passed for an incident. Stripe's invoices must agree to the cent.",
     )
     is_daily = forms.BooleanField(
@@ -157,21 +153,10 @@ def change_threshold(request: PageRequest) -> HttpResponse:
     if save_once(request, form, save) is not None:
         messages.success(request, "The threshold is for comparisons that begin from now on.")
         return HttpResponseRedirect(reverse("dashboard:reconciliation"))
-    return _form(request, form, headline="When is a difference an incident?", verb="Save", intro="")
-
-
-def _form(
-    request: PageRequest, form: forms.Form, *, headline: str, verb: str, intro: str
-) -> HttpResponse:
-    back = reverse("dashboard:reconciliation")
-    context = frame(request, filter_bar_of(request), page="reconciliation") | {
-        "headline": headline,
-        "form": form,
-        "verb": verb,
-        "intro": intro,
-        "crumb": back,
-        "crumb_words": "Reconciliation",
-        "cancel": back,
-        **form_token(request),
-    }
-    return render(request, "dashboard/settings/form.html", context)
+    return show_form(
+        request,
+        form,
+        page="reconciliation",
+        headline="When is a difference an incident?",
+        verb="Save",
+    )

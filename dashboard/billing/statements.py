@@ -62,7 +62,7 @@ def page(request: PageRequest) -> HttpResponse:
     of_tenant = Statement.objects.filter(tenant=request.tenant)
     states = Counter(dict(of_tenant.values_list("state").annotate(Count("id"))))
     counted = states[chosen.state] if chosen.state else states.total()
-    found = rows.count() if chosen.needle else counted
+    number = rows.count() if chosen.needle else counted
     context = frame(request, chosen.bar, page="statements") | {
         "headline": headline_of(states),
         "rows": views_of(shown),
@@ -75,9 +75,9 @@ def page(request: PageRequest) -> HttpResponse:
         "needle_characters_max": NEEDLE_CHARACTERS_MAX,
         "first": first + 1,
         "last": first + len(shown),
-        "found": found,
+        "found": number,
         "previous": chosen.query(page=chosen.page - 1) if chosen.page > 1 else "",
-        "next": chosen.query(page=chosen.page + 1) if found > first + ROWS else "",
+        "next": chosen.query(page=chosen.page + 1) if number > first + ROWS else "",
     }
     return render(request, "dashboard/billing/statements.html", context)
 

@@ -6,19 +6,15 @@ from typing import Any, Final
 from django import forms
 from django.contrib import messages
 from django.core.exceptions import ValidationError
-from django.http import Http404, HttpResponse
+from django.http import HttpResponse
+from django.shortcuts import get_object_or_404
 from django.urls import reverse
 
 from billing.models import Wallet
 from billing.wallet_opening import FULL_PERCENT, change_levels, open_wallet
 from dashboard.access import PageRequest, may_bill
-from dashboard.billing.credit_forms import (
-    OfCustomerForm,
-    credit_form,
-    form_of_customer,
-    to_customer,
-)
-from dashboard.forms import form_page, save_once, sent_data
+from dashboard.billing.credit_forms import PageForm, form_of_customer, to_customer
+from dashboard.forms import form_page, save_once, sent_data, show_form
 from metering.budgets.rules import LevelRule
 from metering.configuration.budgets import LEVELS_MAX, NOTIFY_CHARACTERS_MAX, NOTIFY_MAX
 from metering.models import Action
@@ -35,7 +31,7 @@ LEVEL_RULES: Final = (
 )
 
 
-class OpenWalletForm(OfCustomerForm):
+class OpenWalletForm(PageForm):
     """Whose usage is held to its credit."""
 
     amounts = ()
@@ -111,10 +107,8 @@ class LevelsForm(forms.Form):
 @form_page("credits", may=may_bill)
 def change_wallet_levels(request: PageRequest, wallet_id: int) -> HttpResponse:
     """When is a customer's credit low, and who is told?"""
-    found = Wallet.objects.filter(tenant=request.tenant, id=wallet_id, ended_at=None)
-    wallet = found.select_related("customer", "budget").first()
-    if wallet is None:
-        raise Http404
+    wallets = Wallet.objects.select_related("customer", "budget")
+    wallet = get_object_or_404(wallets, tenant=request.tenant, id=wallet_id, ended_at=None)
     stored = [LevelRule.of(level) for level in wallet.budget.levels.order_by("percent")]
     form = LevelsForm(request, stored)
 
@@ -124,11 +118,12 @@ def change_wallet_levels(request: PageRequest, wallet_id: int) -> HttpResponse:
     if save_once(request, form, save) is not None:
         messages.success(request, f"The levels of {wallet.customer.name}'s wallet were changed.")
         return to_customer(wallet.customer)
-    return credit_form(
+    return show_form(
         request,
         form,
+        page="credits",
         headline=f"When is {wallet.customer.name}'s credit low?",
         verb="Save levels",
-        crumb=(reverse("dashboard:customer", args=[wallet.customer_id]), wallet.customer.name),
+        back=(reverse("dashboard:customer", args=[wallet.customer_id]), wallet.customer.name),
         intro=LEVEL_RULES,
     )

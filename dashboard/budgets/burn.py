@@ -157,7 +157,7 @@ def _limits(
         for row in rows.order_by("starts_at", "id")[:INCREASES_MAX]
         if row.starts_at is not None
     ]
-    in_force = sum(getattr(one, window.part) for one in window.raises)
+    in_force = sum(getattr(increase, window.part) for increase in window.raises)
     plain = window.limit - in_force
     moments = {starts_at, *(max(first, starts_at) for first, _, _ in raises)}
     moments |= {last for _, last, _ in raises if last < ends_at}

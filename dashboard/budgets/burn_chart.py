@@ -43,41 +43,41 @@ def burn_figure(burn: Burn, window: WatchedWindow, zone: ZoneInfo) -> Figure:
     """Spend as a line, the forecast dashed, levels and limit as lines, crossings as circles."""
     unit = unit_of(window.part)
 
-    def place(at: datetime) -> str:
+    def x_of(at: datetime) -> str:
         return at.astimezone(zone).replace(tzinfo=None).isoformat()
 
-    places = [place(at) for at in burn.times]
+    places = [x_of(at) for at in burn.times]
     traces = [line("Spent", burn.used, places, unit=unit)]
     if burn.ahead is not None:
         at, amount = burn.ahead
-        traces += _band(burn, window, place, unit)
+        traces += _band(burn, window, x_of, unit)
         ahead = line(
             "At this rate",
             [burn.used[-1], amount],
-            [places[-1], place(min(at, max(burn.ends_at, at)))],
+            [places[-1], x_of(min(at, max(burn.ends_at, at)))],
             unit=unit,
             dash="dash",
         )
         traces.append(ahead | _silent())
     is_raised = len({limit for _, limit in burn.limits}) > 1
     if is_raised:
-        traces.append(_steps(burn, place, unit))
+        traces.append(_steps(burn, x_of, unit))
     if burn.crossings:
-        traces.append(_circles(burn, place, unit))
+        traces.append(_circles(burn, x_of, unit))
     local = [at.astimezone(zone) for at in burn.times]
     figure = over_time(traces, starts=local, interval=burn.interval, unit=unit)
     highest = max(window.limit, *(limit for _, limit in burn.limits), *burn.used)
     figure["layout"]["yaxis"] |= amount_ticks(highest, unit)
     last = max(burn.ends_at, burn.ahead[0]) if burn.ahead else burn.ends_at
-    figure["layout"]["xaxis"]["range"] = [place(burn.starts_at), place(last)]
+    figure["layout"]["xaxis"]["range"] = [x_of(burn.starts_at), x_of(last)]
     return with_levels(figure, _levels(window, is_raised, unit), unit)
 
 
-def _band(burn: Burn, window: WatchedWindow, place: Place, unit: Unit) -> list[Figure]:
-    found = band_of(burn, highest=window.limit if refuses(window.rule) else None)
-    if found is None:
+def _band(burn: Burn, window: WatchedWindow, x_of: Place, unit: Unit) -> list[Figure]:
+    spread = band_of(burn, highest=window.limit if refuses(window.rule) else None)
+    if spread is None:
         return []
-    return band(found.low, found.high, [place(at) for at in found.times], unit)
+    return band(spread.low, spread.high, [x_of(at) for at in spread.times], unit)
 
 
 def _silent() -> Figure:
@@ -97,12 +97,12 @@ def _levels(window: WatchedWindow, is_raised: bool, unit: Unit) -> list[Level]:
     return levels
 
 
-def _steps(burn: Burn, place: Place, unit: Unit) -> Figure:
+def _steps(burn: Burn, x_of: Place, unit: Unit) -> Figure:
     moments = [*burn.limits, (burn.ends_at, burn.limits[-1][1])]
     steps = line(
         "Limit",
         [limit for _, limit in moments],
-        [place(at) for at, _ in moments],
+        [x_of(at) for at, _ in moments],
         unit=unit,
         color=CRITICAL,
     )
@@ -110,13 +110,13 @@ def _steps(burn: Burn, place: Place, unit: Unit) -> Figure:
     return steps | _silent()
 
 
-def _circles(burn: Burn, place: Place, unit: Unit) -> Figure:
+def _circles(burn: Burn, x_of: Place, unit: Unit) -> Figure:
     return {
         "type": "scatter",
         "mode": "markers",
         "cliponaxis": False,
         "name": "Level reached",
-        "x": [place(at) for at, _, _ in burn.crossings],
+        "x": [x_of(at) for at, _, _ in burn.crossings],
         "y": [height(amount, unit) for _, amount, _ in burn.crossings],
         "marker": {"size": 8, "color": SURFACE, "line": {"color": CRITICAL, "width": 2}},
         **_silent(),

@@ -102,16 +102,16 @@ def warnings_of(proposal: Proposal, *, tenant_id: int) -> Warnings:
         kinds.append(f"There is already a budget named “{proposed.budget.name}”.")
     sentences, stops = list(kinds), is_nothing(proposed) and not is_same
     if refuses(proposed) and not is_same and not is_nothing(proposed):
-        found = preview_present(tenant_id=tenant_id, proposal=proposal, now=timezone.now())
-        if found.newly_full:
-            sentences.append(describe_full(found.newly_full, found.groups or 0))
+        preview = preview_present(tenant_id=tenant_id, proposal=proposal, now=timezone.now())
+        if preview.newly_full:
+            sentences.append(describe_full(preview.newly_full, preview.groups or 0))
             kinds.append("stops")
             stops = True
-        elif found.groups is None:
+        elif preview.groups is None:
             sentences.append(NOT_ADDED_UP)
             kinds.append("unknown")
-    facts = repr((facts_of(proposed.budget), proposed.levels, kinds))
-    return Warnings(sentences, hashlib.sha256(facts.encode()).hexdigest(), stops)
+    shown = repr((facts_of(proposed.budget), proposed.levels, kinds))
+    return Warnings(sentences, hashlib.sha256(shown.encode()).hexdigest(), stops)
 
 
 def _save(request: PageRequest, form: BudgetForm, levels: Sequence[LevelRule]) -> Budget:

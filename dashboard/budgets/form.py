@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
-from zoneinfo import available_timezones
 
 from django import forms
 from django.core.exceptions import ValidationError
@@ -25,10 +24,12 @@ from metering.configuration.budgets import (
 )
 from metering.core.dimensions import REQUEST, VALUE_CHARACTERS_MAX
 from metering.core.periods import EPOCH
-from metering.fields.forms import UsdField, count_field
+from metering.fields.forms import count_field
 from metering.models import Action, Budget, Mode, Period
 from metering.simulation import Proposal, ProposedBudget
+from tenants.forms import offer_zones
 from tenants.models import Tenant
+from tenants.number_fields import UsdField
 
 # So many dimensions tell groups apart in the form, or one more than the budget has.
 PER_ROWS: Final = 3
@@ -127,23 +128,21 @@ class BudgetForm(forms.Form):
             "Carry over at most, % of the limit",
             minimum=0,
             maximum=ROLLOVER_PERCENT_MAX,
-            widget=forms.TextInput(attrs={"inputmode": "numeric"}),
         )
-        zones = sorted(available_timezones() | {self.initial["timezone"]})
-        self.fields["timezone"].choices = [(name, name) for name in zones]  # type: ignore[attr-defined]
+        offer_zones(self, self.initial["timezone"])
         self.fields["match"] = match_rows(self.initial["match"])
         self._add_per(max(PER_ROWS, len(self.initial["per"]) + 1))
 
     def _add_per(self, rows: int) -> None:
         names = [(name, "single call" if name == REQUEST else name) for name in PER_NAMES]
         first = [("", "All usage together"), *((name, f"Each {words}") for name, words in names)]
-        for place in range(rows):
-            self.fields[f"per_{place}"] = forms.ChoiceField(
+        for index in range(rows):
+            self.fields[f"per_{index}"] = forms.ChoiceField(
                 required=False,
-                choices=first if place == 0 else [("", "no other"), *names],
-                initial=dict(enumerate(self.initial["per"])).get(place, ""),
+                choices=first if index == 0 else [("", "no other"), *names],
+                initial=dict(enumerate(self.initial["per"])).get(index, ""),
                 widget=forms.Select(
-                    attrs={"class": "slot", "aria-label": f"A separate limit for each, {place + 1}"}
+                    attrs={"class": "slot", "aria-label": f"A separate limit for each, {index + 1}"}
                 ),
             )
 

@@ -56,13 +56,13 @@ def history_figure(
 ) -> Figure:
     """A bar for each period: blue, amber from a level on, red over the limit."""
     unit = unit_of(part)
-    starts = [one.state.starts_at.astimezone(zone) for one in windows]
+    starts = [window.state.starts_at.astimezone(zone) for window in windows]
     last = windows[-1].state.ends_at if windows else None
     running = len(windows) - 1 if last is not None and last > now else None
     columns = [
         Column(
             name,
-            [amount_in(one, part) if one.tone == tone else 0 for one in windows],
+            [amount_in(window, part) if window.tone == tone else 0 for window in windows],
             color,
         )
         for name, tone, color in (
@@ -80,11 +80,11 @@ def history_figure(
 
 def history_headline(windows: Sequence[WatchedWindow], period: str) -> str:
     """The finding about past periods."""
-    over = sum(one.percent >= WHOLE for one in windows)
+    over = sum(window.percent >= WHOLE for window in windows)
     name = f"{period}{'' if len(windows) == 1 else 's'}"
     if over:
         return f"Over the limit in {over} of the last {len(windows)} {name}"
-    fullest = max((one.percent for one in windows), default=Decimal(0))
+    fullest = max((window.percent for window in windows), default=Decimal(0))
     return f"Never above {fullest:.0f}% in the last {len(windows)} {name}"
 
 
@@ -140,12 +140,12 @@ def limit_changes(budget: Budget) -> list[LimitChange]:
         object_id=str(budget.id),
         action="update",
     ).order_by("-id")
-    found = [
+    changes = [
         LimitChange(row.at, row.actor, words)
         for row in rows[: CHANGES_MAX * 5]
         if (words := _change_words(row.changes))
     ]
-    return found[:CHANGES_MAX]
+    return changes[:CHANGES_MAX]
 
 
 def _change_words(changes: dict[str, Any]) -> str:

@@ -9,13 +9,7 @@ from zoneinfo import ZoneInfo
 
 from dashboard.budgets.bars import Bar, bar_of
 from dashboard.budgets.visible import is_visible, values_shown
-from dashboard.budgets.words import (
-    MODE_BADGES,
-    MODE_GROUPS,
-    refuses,
-    refusing_percent,
-    scope_words,
-)
+from dashboard.budgets.words import MODE_BADGES, MODE_GROUPS, refuses, refusing_percent, scope_words
 from dashboard.filter_bar import Choice, FilterBar
 from dashboard.findings import shortened
 from metering.budgets.index import BudgetIndex
@@ -178,7 +172,7 @@ def read_lines(
         others = [rule for rule in rules if rule not in named]
         only = WindowFilter(_ids(others), chosen.needle, values)
         watches.append(_watch(tenant_id, book, chosen, only))
-    windows = {one.rule.id: one for watch in watches for one in watch.windows}
+    windows = {window.rule.id: window for watch in watches for window in watch.windows}
     spreads = {key: spread for watch in watches for key, spread in watch.spreads.items()}
     empty = Spread(0, [0])
     lines = [
@@ -236,9 +230,9 @@ def windows_page(
 def groups_of(lines: Sequence[BudgetLine]) -> list[tuple[str, list[BudgetLine]]]:
     """The lines under what their mode means."""
     return [
-        (MODE_GROUPS[mode], found)
+        (MODE_GROUPS[mode], of_mode)
         for mode in MODES
-        if (found := [line for line in lines if line.rule.mode == mode])
+        if (of_mode := [line for line in lines if line.rule.mode == mode])
     ]
 
 

@@ -99,7 +99,9 @@ def page(request: PageRequest, budget_id: int) -> HttpResponse:
         "query": f"?window={window.state.id}" if window else "",
         "crossings": crossings_of(budget, only),
         "increases": [line for line in increases if line.state != "waiting"],
-        "waiting": _with_obstacles(request, [one for one in increases if one.state == "waiting"]),
+        "waiting": _with_obstacles(
+            request, [increase for increase in increases if increase.state == "waiting"]
+        ),
         "changes": limit_changes(budget),
         "refusals": _refusals(request, subject),
         **_history(request, subject, bar),
@@ -213,16 +215,16 @@ def _window_choices(subject: Subject, bar: FilterBar) -> list[Choice]:
     if not subject.rule.dimensions or subject.window is None:
         return []
     shown = list(subject.offered)
-    if subject.window.state.id not in {one.state.id for one in shown}:
+    if subject.window.state.id not in {window.state.id for window in shown}:
         shown.append(subject.window)
     return [
         Choice(
-            bar.with_further({"window": str(one.state.id)}).query(),
-            f"{group_words(subject.rule.dimensions, one.state.group_key)} {one.percent:.0f}%",
+            bar.with_further({"window": str(window.state.id)}).query(),
+            f"{group_words(subject.rule.dimensions, window.state.group_key)} {window.percent:.0f}%",
             0,
-            one.state.id == subject.window.state.id,
+            window.state.id == subject.window.state.id,
         )
-        for one in shown
+        for window in shown
     ]
 
 
@@ -239,7 +241,7 @@ def _history(request: PageRequest, subject: Subject, bar: FilterBar) -> dict[str
         past, part=window.part, limit=window.limit, zone=subject.rule.clock.zone, now=bar.now
     )
     return {
-        "past": [(one, local(one.state.starts_at, bar)) for one in reversed(past)],
+        "past": [(earlier, local(earlier.state.starts_at, bar)) for earlier in reversed(past)],
         "history": figure,
         "history_finding": history_headline(past, subject.rule.period),
     }
@@ -255,10 +257,10 @@ def _users(request: PageRequest, subject: Subject, bar: FilterBar) -> dict[str, 
     names = [name for name in ASKED if len(filters.get(name, ())) != 1][:DIMENSIONS_OFFERED]
     by = request.GET.get("by", "")
     by = by if by in names else names[0]
-    found = usage(replace(question, group_by=(by,)), limit=USERS_SHOWN)
+    report = usage(replace(question, group_by=(by,)), limit=USERS_SHOWN)
     kept = {"window": str(window.state.id)}
-    shown = [row for row in found.rows if not row.is_other and row.measures.cost_nanos]
-    total = found.total.cost_nanos
+    shown = [row for row in report.rows if not row.is_other and row.measures.cost_nanos]
+    total = report.total.cost_nanos
     return {
         "users": [_user(row, by) for row in shown],
         "users_by": by,
@@ -280,7 +282,7 @@ def _refusals(request: PageRequest, subject: Subject) -> dict[str, Any]:
     window = subject.window
     if window is None:
         return {"rows": [], "number": 0, "is_capped": False}
-    found = list_decisions(
+    decisions = list_decisions(
         DecisionQuestion(
             tenant_id=request.tenant.id,
             starts_at=window.state.starts_at,
@@ -291,11 +293,11 @@ def _refusals(request: PageRequest, subject: Subject) -> dict[str, Any]:
         limit=REFUSALS_COUNTED,
     )
     group = dict(window.group)
-    rows = [row for row in found if _is_about(row, subject.budget.id, group)]
+    rows = [row for row in decisions if _is_about(row, subject.budget.id, group)]
     return {
         "rows": [(row, _detail(row, subject.budget.id)) for row in rows[:REFUSALS_SHOWN]],
         "number": len(rows),
-        "is_capped": len(found) == REFUSALS_COUNTED,
+        "is_capped": len(decisions) == REFUSALS_COUNTED,
     }
 
 
@@ -306,7 +308,7 @@ def _is_about(row: Decision, budget_id: int, group: dict[str, str]) -> bool:
 
 
 def _detail(row: Decision, budget_id: int) -> str:
-    return next(sentence_of(one) for one in row.reasons if one.get("budget") == budget_id)
+    return next(sentence_of(reason) for reason in row.reasons if reason.get("budget") == budget_id)
 
 
 def _with_obstacles(

@@ -9,8 +9,8 @@ from typing import Any, Final, NamedTuple
 
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
-from django.http import Http404, HttpResponse, HttpResponseBase
-from django.shortcuts import render
+from django.http import HttpResponse, HttpResponseBase
+from django.shortcuts import get_object_or_404, render
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
@@ -95,11 +95,9 @@ def progress(request: PageRequest, simulation_id: int) -> HttpResponse:
     """A preview that a worker replays, once it is done; until then the page keeps what it shows."""
     if not may_manage(request):
         raise PermissionDenied
-    simulation = Simulation.objects.filter(
-        tenant=request.tenant, id=simulation_id, actor=actor_of(request)[:300]
-    ).first()
-    if simulation is None:
-        raise Http404
+    simulation = get_object_or_404(
+        Simulation, tenant=request.tenant, id=simulation_id, actor=actor_of(request)[:300]
+    )
     if simulation.status in UNFINISHED:
         return HttpResponse(status=204)
     proposal = Proposal.from_json(simulation.proposal["rules"])
@@ -133,20 +131,20 @@ def _standing(proposal: Proposal, tenant_id: int) -> dict[str, Any]:
     """What is spent now against the proposed limit."""
     proposed = proposal.budget
     assert proposed is not None, "a budget is proposed"
-    found = preview_present(tenant_id=tenant_id, proposal=proposal, now=timezone.now())
+    preview = preview_present(tenant_id=tenant_id, proposal=proposal, now=timezone.now())
     return {
-        "standing": _standing_words(found, stops=refuses(proposed)),
-        "stops": bool(found.newly_full) and refuses(proposed),
+        "standing": _standing_words(preview, stops=refuses(proposed)),
+        "stops": bool(preview.newly_full) and refuses(proposed),
     }
 
 
-def _standing_words(found: Preview, *, stops: bool) -> str:
-    if found.groups is None:
+def _standing_words(preview: Preview, *, stops: bool) -> str:
+    if preview.groups is None:
         return "Current spend could not be added up in time."
-    if not found.newly_full:
-        return "" if found.still_full else "Below the limit now."
-    named = [_full_words(full) for full in found.newly_full[:GROUPS_NAMED]]
-    more = len(found.newly_full) - GROUPS_NAMED
+    if not preview.newly_full:
+        return "" if preview.still_full else "Below the limit now."
+    named = [_full_words(full) for full in preview.newly_full[:GROUPS_NAMED]]
+    more = len(preview.newly_full) - GROUPS_NAMED
     words = "; ".join(named) + (f"; and {more:,} more" if more > 0 else "")
     return f"{words}: {'calls stop when you save' if stops else 'nothing is refused'}."
 
@@ -183,9 +181,9 @@ def _outcome(result: Mapping[str, Any]) -> Outcome:
         saved_nanos=nanos_from_usd(result["saved_usd"]),
         # What is refused at a level does not get beyond it; the refused calls tell of that one.
         levels=[
-            (int(one["percent"]), int(one["crossed"]))
-            for one in result["levels"]
-            if one["action"] not in REFUSING or int(one["crossed"])
+            (int(level["percent"]), int(level["crossed"]))
+            for level in result["levels"]
+            if level["action"] not in REFUSING or int(level["crossed"])
         ],
     )
 
@@ -210,7 +208,7 @@ def _figure(result: Mapping[str, Any]) -> Figure | None:
     first = date.fromisoformat(days[0]["date"])
     length = (date.fromisoformat(days[-1]["date"]) - first).days + 1
     by_day = {day["date"]: day for day in days}
-    dates = [first + timedelta(days=place) for place in range(length)]
+    dates = [first + timedelta(days=index) for index in range(length)]
     costs = [_nanos(by_day.get(day.isoformat()), "cost_usd") for day in dates]
     kept = [_nanos(by_day.get(day.isoformat()), "would_have_cost_usd") for day in dates]
     refused = [cost - left for cost, left in zip(costs, kept, strict=True)]

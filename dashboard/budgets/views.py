@@ -52,15 +52,15 @@ def page(request: PageRequest) -> HttpResponse:
     context = frame(request, chosen.bar.with_further(chosen.further), page="budgets") | {
         "headline": headline_of(lines, now=chosen.bar.now, zone=chosen.bar.zone),
         "groups": [
-            (title, [(line, chosen.query(opened=line.rule.id, page=1)) for line in found])
-            for title, found in groups_of(lines)
+            (title, [(line, chosen.query(opened=line.rule.id, page=1)) for line in group])
+            for title, group in groups_of(lines)
         ],
         "budget_count": len(lines),
         "window_count": sum(line.spread.windows for line in lines),
         "over_count": sum(line.spread.over for line in lines),
         "opened": chosen.opened,
         "folded": chosen.query(opened=None, page=1),
-        "windows": [(one, bar_of(one)) for one in windows],
+        "windows": [(window, bar_of(window)) for window in windows],
         "pages": numbered_page(
             chosen.page,
             opened.spread.windows if opened else 0,

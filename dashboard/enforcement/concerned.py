@@ -122,8 +122,10 @@ def told_of(obstacles: Iterable[Obstacle], teams: Collection[str] | None) -> tup
     """The obstacles, each with as much of its reason as members of these teams may read."""
     by_hand = CODE_BY_KIND[HaltKind.MANUAL]
     return tuple(
-        one._replace(
-            detail=reason_words(one.match, one.detail, teams, is_manual=one.code == by_hand)
+        obstacle._replace(
+            detail=reason_words(
+                obstacle.match, obstacle.detail, teams, is_manual=obstacle.code == by_hand
+            )
         )
-        for one in obstacles
+        for obstacle in obstacles
     )

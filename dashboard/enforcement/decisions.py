@@ -130,7 +130,7 @@ class Reason(NamedTuple):
     title: str
     group: list[tuple[str, list[str]]]
     detail: str
-    facts: list[Fact]
+    attributes: list[Fact]
     budget_query: str
 
 
@@ -250,13 +250,13 @@ def _counts(tenant_id: int, chosen: Filter) -> Counts:
         return {(decision, code, agent): count for decision, code, agent, count in cursor}
 
 
-def _totals(counts: Counts, place: int, **wanted: str | None) -> Counter[str]:
+def _totals(counts: Counts, index: int, **wanted: str | None) -> Counter[str]:
     """Sums by decision, code or agent (`place`), of those that agree with what is wanted."""
     names = ("decision", "code", "agent")
     totals: Counter[str] = Counter()
     for key, count in counts.items():
         if all(value in (None, key[names.index(name)]) for name, value in wanted.items()):
-            totals[key[place]] += count
+            totals[key[index]] += count
     return totals
 
 
@@ -312,15 +312,16 @@ def _agent_query(chosen: Filter, agent: str | None) -> str:
 def _budget(tenant_id: int, chosen: Filter) -> Budget | None:
     if chosen.budget_id is None:
         return None
-    found = Budget.objects.filter(tenant_id=tenant_id, id=chosen.budget_id).first()
-    is_shown = found is not None and is_visible(found.match, found.per, chosen.teams)
-    return found if is_shown else None
+    budget = Budget.objects.filter(tenant_id=tenant_id, id=chosen.budget_id).first()
+    is_shown = budget is not None and is_visible(budget.match, budget.per, chosen.teams)
+    return budget if is_shown else None
 
 
 def _lines(tenant_id: int, chosen: Filter, rows: Sequence[Decision]) -> list[DecisionLine]:
     ids = [row.reservation_id for row in rows if row.decision == "downgrade" and row.reservation_id]
     reservations: dict[UUID | None, Reservation] = {
-        one.id: one for one in Reservation.objects.filter(tenant_id=tenant_id, id__in=ids)
+        reservation.id: reservation
+        for reservation in Reservation.objects.filter(tenant_id=tenant_id, id__in=ids)
     }
     budgets = budgets_of_reasons(tenant_id, [reason for row in rows for reason in row.reasons])
     return [
@@ -333,38 +334,38 @@ def _lines(tenant_id: int, chosen: Filter, rows: Sequence[Decision]) -> list[Dec
     ]
 
 
-def _weight(facts: Mapping[str, Any]) -> tuple[bool, int]:
+def _weight(reason: Mapping[str, Any]) -> tuple[bool, int]:
     """What decided comes before what only objects, and the most severe first."""
-    action = "block" if facts.get("action") == "unpriced" else facts.get("action")
-    return facts.get("mode", "enforce") != "enforce", -SEVERITY.get(str(action), 0)
+    action = "block" if reason.get("action") == "unpriced" else reason.get("action")
+    return reason.get("mode", "enforce") != "enforce", -SEVERITY.get(str(action), 0)
 
 
-def _reason(facts: Mapping[str, Any], chosen: Filter, budgets: Mapping[int, Budget]) -> Reason:
-    if words := withheld(facts, budgets, chosen.teams):
-        return Reason(title="Another rule", group=[], detail=words, facts=[], budget_query="")
-    detail = sentence_of(facts)
-    if "halt" in facts and "kind" in facts:
-        detail = f"{HALT_WORDS.get(facts['kind'], 'Halted')}: {detail}"
-    elif "breaker" in facts:
-        detail = f"Breaker “{facts.get('name', '')}”: {detail}"
+def _reason(reason: Mapping[str, Any], chosen: Filter, budgets: Mapping[int, Budget]) -> Reason:
+    if words := withheld(reason, budgets, chosen.teams):
+        return Reason(title="Another rule", group=[], detail=words, attributes=[], budget_query="")
+    detail = sentence_of(reason)
+    if "halt" in reason and "kind" in reason:
+        detail = f"{HALT_WORDS.get(reason['kind'], 'Halted')}: {detail}"
+    elif "breaker" in reason:
+        detail = f"Breaker “{reason.get('name', '')}”: {detail}"
     kinds = {"budget": "Budget", "breaker": "Breaker", "rate_limit": "Rate limit", "halt": "Halt"}
-    kind = next((words for name, words in kinds.items() if name in facts), "Reason")
-    name = facts.get("name")
-    budget_id = facts.get("budget")
+    kind = next((words for name, words in kinds.items() if name in reason), "Reason")
+    name = reason.get("name")
+    budget_id = reason.get("budget")
     return Reason(
         title=f"{kind} “{name}”" if name else kind,
-        group=pairs_of(facts.get("group") or facts.get("match") or {}),
+        group=pairs_of(reason.get("group") or reason.get("match") or {}),
         detail=detail,
-        facts=[fact for key in FACT_WORDS if (fact := _fact(facts, key)) is not None],
+        attributes=[fact for key in FACT_WORDS if (fact := _fact(reason, key)) is not None],
         budget_query=chosen.query(budget_id=budget_id) if isinstance(budget_id, int) else "",
     )
 
 
-def _fact(facts: Mapping[str, Any], key: str) -> Fact | None:
+def _fact(reason: Mapping[str, Any], key: str) -> Fact | None:
     """A fact in words; None where the reason does not have it."""
-    words, value = FACT_WORDS[key], facts.get(key)
-    if f"{key}_usd" in facts:
-        return Fact(words, amount_of(facts, key))
+    words, value = FACT_WORDS[key], reason.get(key)
+    if f"{key}_usd" in reason:
+        return Fact(words, amount_of(reason, key))
     if value is None:
         return None
     if key in TIMES:

@@ -32,7 +32,7 @@ def page(request: PageRequest) -> HttpResponse:
     group = asked if asked in GROUPS else GROUP_DEFAULT
     if group != GROUP_DEFAULT:
         bar = bar.with_further({"group": group})
-    found = estimate_errors(
+    errors = estimate_errors(
         EstimateQuestion(
             tenant_id=request.tenant.id,
             starts_at=bar.range.starts_at,
@@ -42,7 +42,7 @@ def page(request: PageRequest) -> HttpResponse:
         ),
         limit=ROWS_MAX,
     )
-    rows = sorted(found.rows, key=lambda row: (-row.cost_nanos, row.value, row.estimate))
+    rows = sorted(errors.rows, key=lambda row: (-row.cost_nanos, row.value, row.estimate))
     context = frame(request, bar, page="estimates") | {
         "headline": estimates_headline(
             settled=sum(row.settled for row in rows),
@@ -55,7 +55,7 @@ def page(request: PageRequest) -> HttpResponse:
             for name in GROUPS
         ],
         "rows": [(row, KIND_WORDS.get(row.estimate, row.estimate), _ratio(row)) for row in rows],
-        "is_cut": found.next_cursor is not None,
+        "is_cut": errors.next_cursor is not None,
         "rows_max": ROWS_MAX,
     }
     return render(request, "dashboard/enforcement/estimates.html", context)

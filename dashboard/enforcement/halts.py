@@ -9,8 +9,8 @@ from django import forms
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.db.models import Q
-from django.http import Http404, HttpResponse, HttpResponseRedirect, QueryDict
-from django.shortcuts import render
+from django.http import HttpResponse, HttpResponseRedirect, QueryDict
+from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 from django.views.decorators.http import require_safe
 
@@ -166,10 +166,10 @@ def _lines(
 ) -> list[HaltLine]:
     """The halts that concern the person, with their breakers."""
     actor = actor_of(request)
-    found, concerned = of_halts(request.tenant.id, teams, rows, actor=actor)
+    shown, concerned = of_halts(request.tenant.id, teams, rows, actor=actor)
     return [
         HaltLine(row, breakers.get(row.breaker_id or 0), concerned, is_by(row, actor))
-        for row in found
+        for row in shown
     ]
 
 
@@ -316,24 +316,20 @@ def make(request: PageRequest) -> str:
 @button_of("halts", may=may_manage)
 def lift(request: PageRequest, halt_id: int) -> str:
     """Let what was halted go on."""
-    found = Halt.objects.filter(tenant=request.tenant, id=halt_id).first()
-    if found is None:
-        raise Http404
-    lift_halt(halt=found, actor=actor_of(request))
-    return f"Lifted. New {calls_of(found.match)} are allowed again within a second."
+    row = get_object_or_404(Halt, tenant=request.tenant, id=halt_id)
+    lift_halt(halt=row, actor=actor_of(request))
+    return f"Lifted. New {calls_of(row.match)} are allowed again within a second."
 
 
 @button_of("halts", may=may_manage)
 def close(request: PageRequest, breaker_id: int) -> str:
     """Close a breaker for one group, or for every one."""
-    found = Breaker.objects.filter(tenant=request.tenant, id=breaker_id).first()
-    if found is None:
-        raise Http404
+    breaker = get_object_or_404(Breaker, tenant=request.tenant, id=breaker_id)
     group_key = request.POST.get("group", "")
     if "\0" in group_key:
         raise InvalidRequest("There is no such group. Nothing was closed.")
     chosen = None if "every" in request.POST else group_key
-    closed = close_breaker(breaker=found, actor=actor_of(request), group_key=chosen)
+    closed = close_breaker(breaker=breaker, actor=actor_of(request), group_key=chosen)
     if not closed:
-        return f"The breaker “{found.name}” was already closed."
-    return f"The breaker “{found.name}” is closed. It starts counting from zero."
+        return f"The breaker “{breaker.name}” was already closed."
+    return f"The breaker “{breaker.name}” is closed. It starts counting from zero."

@@ -61,10 +61,10 @@ def read_open_breakers(
 ) -> list[OpenBreaker]:
     """The groups for which these breakers are open, of those that concern the teams."""
     with connection.cursor() as cursor:
-        found = open_groups(cursor, tenant_id, breakers, now=now)
+        opened = open_groups(cursor, tenant_id, breakers, now=now)
     lines = [
         OpenBreaker(breakers[breaker_id], group, teams)
-        for breaker_id, groups in found.items()
+        for breaker_id, groups in opened.items()
         for group in groups
     ]
     concerned = read_concerned(tenant_id, teams, [line.match for line in lines], since=now)

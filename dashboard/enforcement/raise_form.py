@@ -8,21 +8,21 @@ from django import forms
 from django.contrib import messages
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
-from django.http import Http404, HttpResponse, HttpResponseRedirect
-from django.shortcuts import render
+from django.http import HttpResponse, HttpResponseRedirect
+from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 
 from common.values import normal_value
 from dashboard.access import PageRequest, may_manage
 from dashboard.budgets.words import limits_words
 from dashboard.enforcement.raises import describe_approval
-from dashboard.forms import CONFIRMED, form_page, form_token, moment_field, save_once, sent_data
+from dashboard.forms import CONFIRMED, form_page, moment_field, save_once, sent_data, show_form
 from dashboard.frame import filter_bar_of, frame
 from dashboard.paging import number_of
 from metering.core.amounts import describe_unusual_rise
 from metering.core.dimensions import REQUEST, VALUE_CHARACTERS_MAX
 from metering.core.validation import group_key_of
-from metering.fields.forms import UsdField, count_field
+from metering.fields.forms import count_field
 from metering.limits.limit_increases import (
     Added,
     IncreaseAsk,
@@ -33,6 +33,7 @@ from metering.limits.limit_increases import (
 from metering.models import Budget, LimitIncrease
 from metering.reporting.budget_windows import group_of
 from tenants.admin_site import actor_of
+from tenants.number_fields import UsdField
 
 REASON_CHARACTERS_MAX: Final = 1000
 LABELS: Final = {"cost_nanos": "Cost to add, USD", "tool_calls": "Tool calls to add"}
@@ -92,9 +93,7 @@ def page(request: PageRequest) -> HttpResponse:
     budgets = Budget.objects.filter(tenant=request.tenant, archived_at=None, managed_by="")
     if not request.GET.get("budget"):
         return _chooser(request, budgets)
-    budget = budgets.filter(id=number_of(request.GET["budget"]) or 0).first()
-    if budget is None:
-        raise Http404
+    budget = get_object_or_404(budgets, id=number_of(request.GET["budget"]) or 0)
     group = group_of(budget.per, _group_key(request))
     form = LimitIncreaseForm(budget, sent_data(request), group=group)
     warnings = _warnings(form) if form.is_valid() else []
@@ -104,18 +103,18 @@ def page(request: PageRequest) -> HttpResponse:
         if approved is not None:
             messages.success(request, describe_approval(approved))
             return HttpResponseRedirect(reverse("dashboard:requests"))
-    context = frame(request, filter_bar_of(request), page="requests") | {
-        "headline": f"Raise the limit of “{budget.name}”",
-        "sub": f"The limit is {limits_words(budget)} now, without increases.",
-        "crumb": reverse("dashboard:budget", args=[budget.id]),
-        "crumb_words": budget.name,
-        "budget": budget,
-        "form": form,
-        "warnings": warnings,
-        "confirmed": CONFIRMED,
-        **form_token(request),
-    }
-    return render(request, "dashboard/enforcement/add_raise.html", context)
+    return show_form(
+        request,
+        form,
+        page="requests",
+        headline=f"Raise the limit of “{budget.name}”",
+        back=(reverse("dashboard:budget", args=[budget.id]), budget.name),
+        template="dashboard/enforcement/add_raise.html",
+        sub=f"The limit is {limits_words(budget)} now, without increases.",
+        budget=budget,
+        warnings=warnings,
+        confirmed=CONFIRMED,
+    )
 
 
 def _warnings(form: LimitIncreaseForm) -> list[str]:

@@ -6,10 +6,9 @@ from datetime import datetime
 from typing import Final
 
 from django import forms
-from django.db import transaction
 from django.db.models import Q, QuerySet
-from django.http import Http404, HttpResponse
-from django.shortcuts import render
+from django.http import HttpResponse
+from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_safe
@@ -107,20 +106,22 @@ class LimitIncreaseLine:
     @property
     def lockouts(self) -> list[Obstacle]:
         """What would keep its calls stopped and can be lifted with the approval."""
-        return [one for one in self.obstacles if one.code == "locked_out"]
+        return [obstacle for obstacle in self.obstacles if obstacle.code == "locked_out"]
 
     @property
     def is_stopped(self) -> bool:
         """Whether all of its calls stay stopped unless something else is lifted, too."""
-        return bool(self.others) or any(one.is_for_all for one in self.lockouts)
+        return bool(self.others) or any(lockout.is_for_all for lockout in self.lockouts)
 
     @property
     def others(self) -> list[Obstacle]:
         """What else would keep all of its calls stopped, besides its own budget."""
         return [
-            one
-            for one in self.obstacles
-            if one.is_for_all and one.code != "locked_out" and one.budget_id != self.row.budget_id
+            obstacle
+            for obstacle in self.obstacles
+            if obstacle.is_for_all
+            and obstacle.code != "locked_out"
+            and obstacle.budget_id != self.row.budget_id
         ]
 
     @property
@@ -215,12 +216,11 @@ def _group(row: LimitIncrease) -> GroupOfBudget:
 @button_of("requests", may=may_manage)
 def approve(request: PageRequest, raise_id: int) -> str:
     """Put a raise in force until its end, and lift the lockouts that were ticked with it."""
-    found, note = _find(request, raise_id), _note(request)
+    increase, note = _find(request, raise_id), _note(request)
     actor = actor_of(request)
-    with transaction.atomic():
-        approved = approve_increase(limit_increase=found, actor=actor, note=note)
-        for lockout in _lockouts(found, request.POST.getlist("lift")):
-            lift_halt(halt=lockout, actor=actor)
+    approved = approve_increase(limit_increase=increase, actor=actor, note=note)
+    for lockout in _lockouts(increase, request.POST.getlist("lift")):
+        lift_halt(halt=lockout, actor=actor)
     return describe_approval(approved)
 
 
@@ -231,9 +231,9 @@ def _lockouts(row: LimitIncrease, chosen: Sequence[str]) -> list[Halt]:
         return []
     obstacles = read_obstacles(row.tenant_id, now=timezone.now())
     liftable = {
-        one.halt_id
-        for one in obstacles.of(row.budget_id, row.group_key)
-        if one.code == "locked_out"
+        obstacle.halt_id
+        for obstacle in obstacles.of(row.budget_id, row.group_key)
+        if obstacle.code == "locked_out"
     }
     return list(Halt.objects.filter(tenant_id=row.tenant_id, id__in=ids & liftable, lifted_at=None))
 
@@ -260,25 +260,22 @@ def _and_more(count: int) -> str:
 @button_of("requests", may=may_manage)
 def refuse(request: PageRequest, raise_id: int) -> str:
     """Say no."""
-    found, note = _find(request, raise_id), _note(request)
-    refuse_increase(limit_increase=found, actor=actor_of(request), note=note)
-    return f"The request was refused. The limit of “{found.budget.name}” stays as it is."
+    increase, note = _find(request, raise_id), _note(request)
+    refuse_increase(limit_increase=increase, actor=actor_of(request), note=note)
+    return f"The request was refused. The limit of “{increase.budget.name}” stays as it is."
 
 
 @button_of("requests", may=may_manage)
 def end(request: PageRequest, raise_id: int) -> str:
     """Let a raise end now."""
-    found = _find(request, raise_id)
-    end_increase(limit_increase=found, actor=actor_of(request))
-    return f"The increase has ended. The limit of “{found.budget.name}” is as it was before."
+    increase = _find(request, raise_id)
+    end_increase(limit_increase=increase, actor=actor_of(request))
+    return f"The increase has ended. The limit of “{increase.budget.name}” is as it was before."
 
 
 def _find(request: PageRequest, raise_id: int) -> LimitIncrease:
     raises = LimitIncrease.objects.filter(tenant=request.tenant, id=raise_id)
-    found = raises.select_related("budget").first()
-    if found is None:
-        raise Http404
-    return found
+    return get_object_or_404(raises.select_related("budget"))
 
 
 def _note(request: PageRequest) -> str:

@@ -1,13 +1,13 @@
 """Forms of breakers and rate limits, in the frame of the pages."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from django import forms
 from django.contrib import messages
 from django.db import models
-from django.http import Http404, HttpResponse, HttpResponseRedirect
-from django.shortcuts import render
+from django.http import HttpResponse, HttpResponseRedirect
+from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 
 from dashboard.access import PageRequest, may_manage
@@ -17,9 +17,10 @@ from dashboard.frame import filter_bar_of, frame
 from dashboard.match_rows import match_rows
 from metering.configuration import breakers, rate_limits
 from metering.core.match import KNOWN_BEFORE_CALL, PER_MAX
-from metering.fields.forms import UsdField, count_field
+from metering.fields.limit_forms import BreakerFields, RateLimitFields
 from metering.models import Breaker, BreakerClose, Mode, RateLimit
 from tenants.admin_site import actor_of
+from tenants.kinds import Kind
 from tenants.models import Tenant
 
 MODES: Final = (
@@ -27,10 +28,6 @@ MODES: Final = (
     (Mode.WARN.value, "Warn: it notifies, and stops nothing"),
     (Mode.SHADOW.value, "Shadow: it only records"),
 )
-
-
-def _number() -> forms.TextInput:
-    return forms.TextInput(attrs={"inputmode": "numeric"})
 
 
 class RuleForm(forms.Form):
@@ -60,36 +57,9 @@ class RuleForm(forms.Form):
         return {name: self.cleaned_data[name] for name in self.fields}
 
 
-class BreakerForm(RuleForm):
+class BreakerForm(BreakerFields, RuleForm):
     """What opens a breaker, and what happens then."""
 
-    cost_nanos_per_minute = UsdField(
-        label="Opens above this spend within a minute, USD", required=False, widget=_number()
-    )
-    error_percent = count_field(
-        "Opens at this share of failed calls, %", maximum=100, required=False, widget=_number()
-    )
-    error_min_calls = count_field(
-        "Calls needed before failures count", maximum=breakers.CALLS_MAX, widget=_number()
-    )
-    tokens_times = count_field(
-        "Opens at this many times the usual tokens",
-        minimum=2,
-        maximum=breakers.CALLS_MAX,
-        required=False,
-        widget=_number(),
-    )
-    usual_min_calls = count_field(
-        "Calls needed to know what is usual", maximum=breakers.CALLS_MAX, widget=_number()
-    )
-    limit_percent = count_field(
-        "Reduce limits to, %",
-        maximum=breakers.LIMIT_PERCENT_MAX,
-        required=False,
-        help_text="Leave empty to stop the calls. Otherwise they continue, and the limits of their"
-        " budgets are reduced to this percentage.",
-        widget=_number(),
-    )
     close = forms.ChoiceField(
         label="Closes",
         choices=[
@@ -97,77 +67,51 @@ class BreakerForm(RuleForm):
             (BreakerClose.PROBE.value, "by a probe: one call is let through after the cool-down"),
         ],
     )
-    cool_down_seconds = count_field(
-        "Cool-down, seconds", maximum=breakers.COOL_DOWN_SECONDS_MAX, widget=_number()
-    )
-
     per_names = KNOWN_BEFORE_CALL
     per_hint = f"Each is watched and stopped by itself. None: all together. At most {PER_MAX}."
 
 
-class RateLimitForm(RuleForm):
+class RateLimitForm(RateLimitFields, RuleForm):
     """What may be asked for within any minute."""
-
-    cost_nanos_per_minute = UsdField(
-        label="Cost within any minute, USD", required=False, widget=_number()
-    )
-    tokens_per_minute = count_field(
-        "Tokens within any minute", required=False, help_text="Input and output.", widget=_number()
-    )
-    requests_per_minute = count_field(
-        "Requests within any minute",
-        required=False,
-        help_text="Model and tool calls.",
-        widget=_number(),
-    )
 
     per_names = rate_limits.PER_NAMES
     per_hint = f"Each has the whole rate. Key: the API key that asks. At most {PER_MAX}."
 
 
-class Kind(NamedTuple):
-    """A kind of rule: how it is called, and the functions of its configuration."""
+class Rule(NamedTuple):
+    """A kind of rule: how it is called, and how it is filled in, made and removed."""
 
     words: str
     model: type[models.Model]
     form: type[RuleForm]
-    create: Callable[..., models.Model]
-    update: Callable[[Any, str, dict[str, Any]], models.Model]
-    remove: Callable[[Any, str], None]
+    kind: Kind
     # What removing it means.
     consequence: str
 
 
-BREAKERS: Final = Kind(
-    words="breaker",
-    model=Breaker,
-    form=BreakerForm,
-    create=breakers.create_breaker,
-    update=lambda row, actor, changes: breakers.update_breaker(
-        breaker=row, actor=actor, changes=changes
+RULES: Final = {
+    "breakers": Rule(
+        "breaker",
+        Breaker,
+        BreakerForm,
+        breakers.BREAKERS,
+        "It no longer opens, and what it has open closes: the calls it stopped are allowed again"
+        " within a second.",
     ),
-    remove=lambda row, actor: breakers.delete_breaker(breaker=row, actor=actor),
-    consequence="It no longer opens, and what it has open closes: the calls it stopped are allowed"
-    " again within a second.",
-)
-RATE_LIMITS: Final = Kind(
-    words="rate limit",
-    model=RateLimit,
-    form=RateLimitForm,
-    create=rate_limits.create_rate_limit,
-    update=lambda row, actor, changes: rate_limits.update_rate_limit(
-        limit=row, actor=actor, changes=changes
+    "rate-limits": Rule(
+        "rate limit",
+        RateLimit,
+        RateLimitForm,
+        rate_limits.RATE_LIMITS,
+        "From the next call on, it limits nothing.",
     ),
-    remove=lambda row, actor: rate_limits.delete_rate_limit(limit=row, actor=actor),
-    consequence="From the next call on, it limits nothing.",
-)
-KINDS: Final = {"breakers": BREAKERS, "rate-limits": RATE_LIMITS}
+}
 
 
 @form_page("breakers", may=may_manage)
 def page(request: PageRequest, kind: str, rule_id: int | None = None) -> HttpResponse:
     """The form of a new rule, or of one in force."""
-    of = KINDS[kind]
+    of = RULES[kind]
     row = of.model(tenant=request.tenant) if rule_id is None else _find(of, request.tenant, rule_id)
     if rule_id is None and isinstance(row, Breaker):
         row.per = list(breakers.PER_DEFAULT)
@@ -187,24 +131,21 @@ def page(request: PageRequest, kind: str, rule_id: int | None = None) -> HttpRes
     return render(request, "dashboard/enforcement/rule_form.html", context)
 
 
-def _find(of: Kind, tenant: Tenant, rule_id: int) -> Any:
-    row = of.model._default_manager.filter(tenant=tenant, id=rule_id).first()
-    if row is None:
-        raise Http404
-    return row
+def _find(of: Rule, tenant: Tenant, rule_id: int) -> Any:
+    return get_object_or_404(of.model._default_manager, tenant=tenant, id=rule_id)
 
 
-def _save(request: PageRequest, of: Kind, form: RuleForm, rule_id: int | None) -> models.Model:
+def _save(request: PageRequest, of: Rule, form: RuleForm, rule_id: int | None) -> Any:
     actor = actor_of(request)
     if rule_id is None:
-        return of.create(tenant=request.tenant, actor=actor, **form.values())
-    return of.update(_find(of, request.tenant, rule_id), actor, form.values())
+        return of.kind.create(tenant=request.tenant, actor=actor, **form.values())
+    return of.kind.update(_find(of, request.tenant, rule_id), actor=actor, changes=form.values())
 
 
 @button_of("breakers", may=may_manage)
 def remove(request: PageRequest, kind: str, rule_id: int) -> str:
     """Remove a rule."""
-    of = KINDS[kind]
+    of = RULES[kind]
     row = _find(of, request.tenant, rule_id)
-    of.remove(row, actor_of(request))
+    of.kind.delete(row, actor=actor_of(request))
     return f"The {of.words} “{row}” is removed."

@@ -8,7 +8,6 @@ from django.http import HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
-from common.money import usd_words
 from dashboard.access import PageRequest, cached_page
 from dashboard.amounts import listed
 from dashboard.budgets.history import group_words
@@ -17,8 +16,9 @@ from dashboard.budgets.words import match_words
 from dashboard.enforcement.concerned import read_concerned
 from dashboard.enforcement.open_breakers import OpenBreaker, read_open_breakers
 from dashboard.frame import filter_bar_of, frame
+from metering.fields.limit_words import effect_of, rates_of, triggers_of
 from metering.limits.rate_limits import RateRule
-from metering.models import Breaker, BreakerClose, Mode, RateLimit
+from metering.models import Breaker, RateLimit
 from metering.reporting.rate_fill import RateFill, read_rate_fills
 
 SHOWN_MAX: Final = 500
@@ -36,24 +36,12 @@ class BreakerLine:
     @property
     def trigger(self) -> str:
         """What opens it."""
-        row, parts = self.row, []
-        if row.cost_nanos_per_minute is not None:
-            parts.append(f"more than {usd_words(row.cost_nanos_per_minute)} within a minute")
-        if row.error_percent is not None:
-            parts.append(f"{row.error_percent}% failed calls, of {row.error_min_calls:,} or more")
-        if row.tokens_times is not None:
-            parts.append(f"{row.tokens_times:,} times the usual tokens")
-        return listed(parts, "or")
+        return listed(triggers_of(self.row), "or")
 
     @property
     def effect(self) -> str:
         """What happens then."""
-        row = self.row
-        if row.mode != Mode.ENFORCE:
-            return "records it, stops nothing"
-        does = f"reduces limits to {row.limit_percent}%" if row.limit_percent else "stops calls"
-        how = "a probe succeeds" if row.close == BreakerClose.PROBE else "someone closes it"
-        return f"{does} until {how}"
+        return effect_of(self.row)
 
     @property
     def scope(self) -> str:
@@ -72,14 +60,7 @@ class RateLine:
     @property
     def rates(self) -> str:
         """What may be asked for within any minute."""
-        row, parts = self.row, []
-        if row.cost_nanos_per_minute is not None:
-            parts.append(usd_words(row.cost_nanos_per_minute))
-        if row.tokens_per_minute is not None:
-            parts.append(f"{row.tokens_per_minute:,} tokens")
-        if row.requests_per_minute is not None:
-            parts.append(f"{row.requests_per_minute:,} requests")
-        return listed(parts)
+        return listed(rates_of(self.row))
 
     @property
     def scope(self) -> str:
@@ -121,7 +102,7 @@ def page(request: PageRequest) -> HttpResponse:
         may_see=lambda match: is_visible(match, (), teams),
     )
     lines = [
-        BreakerLine(row, [one for one in opened if one.breaker.id == row.id])
+        BreakerLine(row, [group for group in opened if group.breaker.id == row.id])
         for row in by_id.values()
     ]
     lines.sort(key=lambda line: not line.opened)

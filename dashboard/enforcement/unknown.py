@@ -16,12 +16,7 @@ from dashboard.curl_lines import curl_context
 from dashboard.filter_bar import FilterBar
 from dashboard.findings import unknown_headline
 from dashboard.frame import filter_bar_of, frame
-from metering.reporting.unknown_holds import (
-    UnknownHold,
-    UnknownQuestion,
-    list_unknown,
-    sum_unknown,
-)
+from metering.reporting.unknown_holds import UnknownHold, UnknownQuestion, list_unknown, sum_unknown
 from tenants.roles import Scope
 
 SHOWN_MAX: Final = 100
@@ -76,8 +71,8 @@ def _place_of(text: str) -> Place | None:
     """Where the page before ended; None for what no page has named."""
     at, _, hold_id = text.partition("~")
     try:
-        found = parse_datetime(at)
-        place = UUID(hold_id)
+        expires_at = parse_datetime(at)
+        reservation_id = UUID(hold_id)
     except ValueError:
         return None
-    return None if found is None or found.tzinfo is None else (found, place)
+    return None if expires_at is None or expires_at.tzinfo is None else (expires_at, reservation_id)

@@ -111,12 +111,12 @@ def _rows(request: PageRequest, bar: FilterBar, *, is_by_cost: bool) -> dict[str
     if is_by_cost:
         return {"calls": list(map(_Call, costliest_events(asked, limit=PER_PAGE)))}
     try:
-        found = list_events(asked, limit=PER_PAGE, cursor=cursor or None)
+        page = list_events(asked, limit=PER_PAGE, cursor=cursor or None)
     except InvalidCursor:
-        cursor, found = None, list_events(asked, limit=PER_PAGE)
-    older = bar.with_further({CURSOR: found.next_cursor}).query() if found.next_cursor else None
+        cursor, page = None, list_events(asked, limit=PER_PAGE)
+    older = bar.with_further({CURSOR: page.next_cursor}).query() if page.next_cursor else None
     return {
-        "calls": list(map(_Call, found.rows)),
+        "calls": list(map(_Call, page.rows)),
         "older": older,
         "newest": bar.query() if cursor else None,
     }

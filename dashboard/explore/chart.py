@@ -14,7 +14,7 @@ from dashboard.explore.metrics import Value
 from dashboard.explore.ranking import read_ranking
 from dashboard.filter_bar import TimeRange, parameter_of
 from dashboard.findings import value_words
-from dashboard.spend import bucket_starts, local, read_greatest, unfinished_place
+from dashboard.spend import bucket_starts, local, read_greatest, unfinished_bucket
 from metering.reporting.report import usage_report
 
 # Buckets times series: a month of hours of eight values.
@@ -41,7 +41,7 @@ def read_course(view: Exploration) -> Course:
     starts = bucket_starts(view.bar, span)
     most = SERIES_MAX if view.metric.is_additive else LINES_MAX
     alone = replace(view, bar=view.bar.with_comparison(False))
-    ranked = [one.value for one in read_ranking(alone).ranked if not one.is_tail][:most]
+    ranked = [spender.value for spender in read_ranking(alone).ranked if not spender.is_tail][:most]
     values = _values(view, span, starts, name, ranked)
     before = None
     if view.bar.has_comparison:
@@ -52,7 +52,7 @@ def read_course(view: Exploration) -> Course:
         before = [*told, *filler][: len(starts)] if any(told) else None
     return Course(
         starts,
-        unfinished_place(starts, span),
+        unfinished_bucket(starts, span),
         values,
         _values(view, span, starts, None, [TOTAL])[TOTAL],
         before,
@@ -79,7 +79,7 @@ def _values(
     )
     if asked is None:
         return values
-    place_of = {start: place for place, start in enumerate(starts)}
+    place_of = {start: index for index, start in enumerate(starts)}
     report = usage_report(asked, metrics=view.metric.asked, limit=POINTS_MAX)
     for row in report.rows:
         name = row.row.key[0] if dimension else names[0]
@@ -92,7 +92,7 @@ def time_figure(view: Exploration, course: Course) -> Figure:
     starts = [local(start, view.bar) for start in course.starts]
     greatest = read_greatest(view.tenant_id, view.bar)
     places = places_of(greatest, list(course.values))
-    colors = {name: PALETTE[place] for name, place in places.items()}
+    colors = {name: PALETTE[number] for name, number in places.items()}
     if not view.metric.is_additive or view.is_cumulative:
         return _lines(view, course, starts, colors)
     columns = [

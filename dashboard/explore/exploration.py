@@ -85,8 +85,8 @@ class Exploration:
 
     def link(self, *, path: str = "", **further: str) -> str:
         """The address of this view with other parameters of the page; an empty one is left out."""
-        found = {SEARCH: self.search, PAGE: str(self.page) if self.page > 1 else ""}
-        pairs = {name: value for name, value in {**self.own, **found, **further}.items() if value}
+        page = {SEARCH: self.search, PAGE: str(self.page) if self.page > 1 else ""}
+        pairs = {name: value for name, value in {**self.own, **page, **further}.items() if value}
         return self.bar.with_further(pairs).query(path=path)
 
     def within(self, value: str) -> "Exploration":

@@ -143,8 +143,8 @@ def _builder(view: Exploration) -> dict[str, Any]:
 
     return {
         "metrics": [
-            Choice(replace(bar, metric=one.name).query(), one.words, 0, one is view.metric)
-            for one in METRICS.values()
+            Choice(replace(bar, metric=metric.name).query(), metric.words, 0, metric is view.metric)
+            for metric in METRICS.values()
         ],
         "firsts": [
             Choice(
@@ -178,8 +178,8 @@ def _saved(request: PageRequest, view: Exploration) -> dict[str, Any]:
     return {
         "query": here,
         "views": [
-            (one, f"{reverse('dashboard:explore')}?{one.query}", one.query == here, one == pinned)
-            for one in views
+            (row, f"{reverse('dashboard:explore')}?{row.query}", row.query == here, row == pinned)
+            for row in views
         ],
         "may_save": may_save(request),
         "readers": reader_choices(request),

@@ -21,7 +21,7 @@ def composition_figure(view: Exploration) -> Figure:
     parts = []
     for part, line in zip(_parts(view, lines), lines, strict=True):
         around = view.within(line.ranked.value)
-        inner = [_part(around, one, view.group_by[-1], part.color) for one in line.parts]
+        inner = [_part(around, part_, view.group_by[-1], part.color) for part_ in line.parts]
         if line.rest is not None and line.parts:
             inner.append(_others(view, line.rest, part.color))
         parts.append(part._replace(parts=inner))
@@ -40,12 +40,12 @@ def flow_figure(view: Exploration) -> Figure:
         {part.value: _value(view.metric, part.figures) for part in line.parts} for line in lines
     ]
     sums: Counter[str] = Counter()
-    for one in amounts:
-        sums.update(one)
+    for amount in amounts:
+        sums.update(amount)
     shown = [value for value, _ in sums.most_common(SERIES_MAX)]
     streams = []
-    for at, one in enumerate(amounts):
-        named = [Stream(at, place, one.get(value, 0)) for place, value in enumerate(shown)]
+    for at, amount in enumerate(amounts):
+        named = [Stream(at, index, amount.get(value, 0)) for index, value in enumerate(shown)]
         left_over = left[at].amount - sum(stream.amount for stream in named)
         streams += [*named, Stream(at, len(shown), left_over)]
     if rest is not None:

@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 from django import forms
 from django.db.models import QuerySet
-from django.http import Http404
+from django.shortcuts import get_object_or_404
 from django.utils import timezone
 
 from alerts import incidents
@@ -32,10 +32,7 @@ def find(request: PageRequest, incident_id: int) -> Incident:
     """An incident of the tenant that the person looks at and may see."""
     teams = visible_teams(tenant_id=request.tenant.id, user_id=request.user.pk, role=request.role)
     rows = Incident.objects.filter(visible_to(teams), tenant=request.tenant, id=incident_id)
-    found = rows.select_related("assigned_to").first()
-    if found is None:
-        raise Http404
-    return found
+    return get_object_or_404(rows.select_related("assigned_to"))
 
 
 def members_of(request: PageRequest) -> QuerySet[User]:
@@ -53,8 +50,8 @@ def acknowledge(request: PageRequest, incident_id: int) -> str:
 @button_of("incidents", may=may_halt)
 def take(request: PageRequest, incident_id: int) -> str:
     """Take it on."""
-    found = find(request, incident_id)
-    incidents.assign(incident=found, actor=actor_of(request), user=request.user)
+    incident = find(request, incident_id)
+    incidents.assign(incident=incident, actor=actor_of(request), user=request.user)
     return "Assigned to you."
 
 
@@ -80,12 +77,12 @@ def assign(request: PageRequest, incident_id: int) -> str:
 @button_of("incidents", may=may_halt)
 def snooze(request: PageRequest, incident_id: int) -> str:
     """Be told nothing of it for a while."""
-    found, choice = find(request, incident_id), request.POST.get("for", "")
+    incident, choice = find(request, incident_id), request.POST.get("for", "")
     if choice not in SNOOZES:
         raise InvalidRequest("Choose for how long. Nothing was snoozed.")
     now = timezone.now()
     until = snooze_until(choice, now=now, zone=ZoneInfo(request.tenant.timezone))
-    incidents.snooze(incident=found, actor=actor_of(request), until=until)
+    incidents.snooze(incident=incident, actor=actor_of(request), until=until)
     return f"Snoozed: {SNOOZES[choice].lower()}. It comes back sooner if it becomes critical."
 
 
@@ -99,18 +96,18 @@ def wake(request: PageRequest, incident_id: int) -> str:
 @button_of("incidents", may=may_halt)
 def comment(request: PageRequest, incident_id: int) -> str:
     """Write into its timeline."""
-    found, text = find(request, incident_id), _text(request)
+    incident, text = find(request, incident_id), _text(request)
     if not text:
         raise InvalidRequest("The comment is empty, so it was not added.")
-    incidents.comment(incident=found, actor=actor_of(request), text=text)
+    incidents.comment(incident=incident, actor=actor_of(request), text=text)
     return "Your comment was added to the timeline."
 
 
 @button_of("incidents", may=may_halt)
 def resolve(request: PageRequest, incident_id: int) -> str:
     """Say that it is dealt with."""
-    found = find(request, incident_id)
-    incidents.resolve(incident=found, actor=actor_of(request), text=_text(request))
+    incident = find(request, incident_id)
+    incidents.resolve(incident=incident, actor=actor_of(request), text=_text(request))
     return "Resolved. If it happens again after the cool-down, a new incident opens."
 
 

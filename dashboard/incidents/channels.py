@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from django.db.models import Count
-from django.http import Http404, HttpResponse
-from django.shortcuts import render
+from django.http import HttpResponse
+from django.shortcuts import get_object_or_404, render
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
@@ -110,35 +110,33 @@ def page(request: PageRequest) -> HttpResponse:
 def test_state(request: PageRequest, delivery_id: int) -> HttpResponse:
     """What became of a test by now: a part of the page that asks again while it is awaited."""
     tests = Delivery.objects.filter(tenant=request.tenant, event=DeliveryEvent.TEST)
-    found = tests.filter(id=delivery_id).first()
-    if found is None:
-        raise Http404
-    context = {"test": TestLine(found, timezone.now())}
+    delivery = get_object_or_404(tests, id=delivery_id)
+    context = {"test": TestLine(delivery, timezone.now())}
     return render(request, "dashboard/incidents/test_state.html", context)
 
 
 @button_of("channels", may=may_manage)
 def test(request: PageRequest, channel_id: int) -> str:
     """Send a message that says that it is a test."""
-    found = find_channel(request, channel_id)
-    test_channel(channel=found, actor=actor_of(request))
-    return f"A test was queued for “{found.name}”."
+    channel = find_channel(request, channel_id)
+    test_channel(channel=channel, actor=actor_of(request))
+    return f"A test was queued for “{channel.name}”."
 
 
 @button_of("channels", may=may_manage)
 def pause(request: PageRequest, channel_id: int) -> str:
     """Tell nothing over a channel until it is resumed."""
-    found = find_channel(request, channel_id)
-    update_channel(channel=found, actor=actor_of(request), changes={"is_paused": True})
-    return f"“{found.name}” is paused. It sends no notifications until it is resumed."
+    channel = find_channel(request, channel_id)
+    update_channel(channel=channel, actor=actor_of(request), changes={"is_paused": True})
+    return f"“{channel.name}” is paused. It sends no notifications until it is resumed."
 
 
 @button_of("channels", may=may_manage)
 def resume(request: PageRequest, channel_id: int) -> str:
     """Tell over a channel again."""
-    found = find_channel(request, channel_id)
-    update_channel(channel=found, actor=actor_of(request), changes={"is_paused": False})
-    return f"“{found.name}” sends notifications again."
+    channel = find_channel(request, channel_id)
+    update_channel(channel=channel, actor=actor_of(request), changes={"is_paused": False})
+    return f"“{channel.name}” sends notifications again."
 
 
 def _lines(tenant_id: int, now: datetime) -> list[ChannelLine]:

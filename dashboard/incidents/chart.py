@@ -5,18 +5,7 @@ from datetime import datetime
 from typing import Final
 
 from dashboard.chart_notes import with_shade
-from dashboard.charts import (
-    COUNT,
-    FIRST,
-    LINE,
-    MONEY,
-    SHARE,
-    TEXT,
-    Figure,
-    height,
-    line,
-    over_time,
-)
+from dashboard.charts import COUNT, FIRST, LINE, MONEY, SHARE, TEXT, Figure, height, line, over_time
 from dashboard.incidents.course import Course, Stretch
 
 UNITS: Final = {"money": MONEY, "count": COUNT, "share": SHARE}

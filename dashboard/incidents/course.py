@@ -70,9 +70,11 @@ def _per(part: str, whole: str) -> Callable[[Measures], Amount | None]:
 
 # By the names that anomalies have.
 MEASURES: Final[Mapping[str, Measure]] = {
-    "cost": Measure("Cost", "money", lambda one: one.cost_nanos),
-    "tokens": Measure("Tokens", "count", lambda one: one.input_tokens + one.output_tokens),
-    "requests": Measure("Requests", "count", lambda one: one.requests),
+    "cost": Measure("Cost", "money", lambda measures: measures.cost_nanos),
+    "tokens": Measure(
+        "Tokens", "count", lambda measures: measures.input_tokens + measures.output_tokens
+    ),
+    "requests": Measure("Requests", "count", lambda measures: measures.requests),
     "cost_per_request": Measure("Cost per request", "money", _per("cost_nanos", "requests")),
     "error_rate": Measure("Share of errors", "share", _per("errors", "requests")),
     "cache_hit_share": Measure(
@@ -111,7 +113,7 @@ def cause_of(incident: Incident, anomalies: Sequence[Anomaly], now: datetime) ->
     """
     ends_at = incident.resolved_at or now
     if anomalies:
-        return Stretch(min(one.began_at for one in anomalies), ends_at)
+        return Stretch(min(anomaly.began_at for anomaly in anomalies), ends_at)
     period_start = parse_datetime(str(incident.facts.get("window_start", "")))
     if incident.kind == IncidentKind.CROSSING and period_start is not None:
         longest = PERIOD_MAX if incident.facts.get("window_end") else ENDLESS_LOOK_BACK
@@ -133,7 +135,11 @@ def read_course(
 ) -> Course:
     """The course of the measure that the incident speaks of; of cost where there is none."""
     spoken = tuple(incident.facts.get(name) for name in ("dimension", "value", "measure"))
-    told = (one for one in anomalies if (one.dimension, one.value, one.measure) == spoken)
+    told = (
+        anomaly
+        for anomaly in anomalies
+        if (anomaly.dimension, anomaly.value, anomaly.measure) == spoken
+    )
     first = next(told, anomalies[0] if anomalies else None)
     name = first.measure if first else DEFAULT_MEASURE
     measure = MEASURES.get(name, MEASURES[DEFAULT_MEASURE])
@@ -182,8 +188,8 @@ def _starts(question: UsageQuestion) -> list[datetime]:
 def _read(
     question: UsageQuestion, measure: Measure, starts: Sequence[datetime]
 ) -> list[Amount | None]:
-    found = {row.start: row.measures for row in usage(question, limit=POINTS_MAX).rows}
-    return [measure.of(found.get(start, Measures())) for start in starts]
+    measures = {row.start: row.measures for row in usage(question, limit=POINTS_MAX).rows}
+    return [measure.of(measures.get(start, Measures())) for start in starts]
 
 
 def _expected(first: Anomaly | None, measure: Measure, interval: str) -> Amount | None:

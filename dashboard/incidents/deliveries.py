@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from django.db.models import Count, QuerySet
-from django.http import Http404, HttpResponse
-from django.shortcuts import render
+from django.http import HttpResponse
+from django.shortcuts import get_object_or_404, render
 from django.views.decorators.http import require_safe
 
 from alerts.delivery import resend as resend_delivery
@@ -75,10 +75,7 @@ def resend(request: PageRequest, delivery_id: int) -> str:
 def _find(request: PageRequest, delivery_id: int) -> Delivery:
     teams = visible_teams(tenant_id=request.tenant.id, user_id=request.user.pk, role=request.role)
     rows = Delivery.objects.filter(deliveries_visible_to(teams), tenant=request.tenant)
-    delivery = rows.filter(id=delivery_id).first()
-    if delivery is None:
-        raise Http404
-    return delivery
+    return get_object_or_404(rows, id=delivery_id)
 
 
 def _of(rows: QuerySet[Delivery], state: str, channel_id: int | None) -> QuerySet[Delivery]:
@@ -98,11 +95,11 @@ def _rows(
     request: PageRequest, bar: FilterBar, further: Mapping[str, str], rows: QuerySet[Delivery]
 ) -> dict[str, Any]:
     before = number_of(request.GET.get("before", ""))
-    found = newest_before(rows, before, limit=PER_PAGE)
-    older = {**further, "before": str(found.older)}
+    deliveries = newest_before(rows, before, limit=PER_PAGE)
+    older = {**further, "before": str(deliveries.older)}
     return {
-        "lines": [DeliveryLine(row) for row in found.rows],
-        "older": bar.with_further(older).query() if found.older else None,
+        "lines": [DeliveryLine(row) for row in deliveries.rows],
+        "older": bar.with_further(older).query() if deliveries.older else None,
         "newest": bar.with_further(further).query() if before else None,
     }
 

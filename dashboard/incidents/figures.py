@@ -27,21 +27,25 @@ class Figure(NamedTuple):
     at: datetime | None = None
 
 
-def figures_of(facts: Mapping[str, Any]) -> list[Figure]:
+def figures_of(evidence: Mapping[str, Any]) -> list[Figure]:
     """Money first, then other numbers and words, then times; what is nested is shown elsewhere."""
-    figures = (_figure(name, value) for name, value in sorted(facts.items()))
+    figures = (_figure(name, value) for name, value in sorted(evidence.items()))
     return sorted(
-        (one for one in figures if one is not None),
-        key=lambda one: (one.nanos is None, one.at is not None),
+        (figure for figure in figures if figure is not None),
+        key=lambda figure: (figure.nanos is None, figure.at is not None),
     )
 
 
-def findings_of(facts: Mapping[str, Any]) -> list[str]:
+def findings_of(evidence: Mapping[str, Any]) -> list[str]:
     """What was found, a sentence each, where a source gives several reasons."""
-    found = facts.get("findings")
-    if not isinstance(found, list):
+    findings = evidence.get("findings")
+    if not isinstance(findings, list):
         return []
-    return [str(one["words"]) for one in found if isinstance(one, Mapping) and "words" in one]
+    return [
+        str(finding["words"])
+        for finding in findings
+        if isinstance(finding, Mapping) and "words" in finding
+    ]
 
 
 def _figure(name: str, value: Any) -> Figure | None:

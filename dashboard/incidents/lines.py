@@ -23,7 +23,7 @@ EXCESS_WORDS: Final = {
 # The order in which people look at incidents: by severity, then by money.
 URGENT_FIRST: Final = (
     Case(
-        *(When(severity=name, then=Value(place)) for place, name in enumerate(SEVERITIES)),
+        *(When(severity=name, then=Value(rank)) for rank, name in enumerate(SEVERITIES)),
         output_field=IntegerField(),
     ),
     F("excess_nanos").desc(nulls_last=True),

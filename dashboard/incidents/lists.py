@@ -113,24 +113,24 @@ def _counts(rows: QuerySet[Incident], now: datetime) -> Counts:
         .values("status_now", "kind", "severity")
         .annotate(number=Count("id"))
     )
-    return {(one["status_now"], one["kind"], one["severity"]): one["number"] for one in grouped}
+    return {(row["status_now"], row["kind"], row["severity"]): row["number"] for row in grouped}
 
 
-def _totals(counts: Counts, place: int, chosen: Filter) -> Counter[str]:
+def _totals(counts: Counts, index: int, chosen: Filter) -> Counter[str]:
     """Sums by status, kind or severity (`place`), of those that the other two filters let pass."""
     wanted = (chosen.status, chosen.kind, chosen.severity)
     totals: Counter[str] = Counter()
     for key, count in counts.items():
-        others = (at for at in range(len(key)) if at != place)
+        others = (at for at in range(len(key)) if at != index)
         if all(wanted[at] in {"", key[at]} for at in others):
-            totals[key[place]] += count
+            totals[key[index]] += count
     return totals
 
 
 def _choices(
-    chosen: Filter, counts: Counts, place: int, name: str, words: Mapping[str, str]
+    chosen: Filter, counts: Counts, index: int, name: str, words: Mapping[str, str]
 ) -> list[Choice]:
-    totals = _totals(counts, place, chosen)
+    totals = _totals(counts, index, chosen)
     return [
         Choice(
             chosen.query(**{name: value}),
@@ -162,8 +162,8 @@ def _sections(chosen: Filter, rows: QuerySet[Incident]) -> list[Section]:
     for status, words, condition, limit in wanted:
         if chosen.status not in {"", status}:
             continue
-        found = _narrowed(chosen, rows).filter(having_status(status, now), condition)
-        shown = list(found.order_by(*URGENT_FIRST)[: limit + 1])
+        incidents = _narrowed(chosen, rows).filter(having_status(status, now), condition)
+        shown = list(incidents.order_by(*URGENT_FIRST)[: limit + 1])
         is_cut = limit == INFO_SHOWN_MAX and len(shown) > limit
         more = chosen.query(status="open", severity=Severity.INFO.value) if is_cut else ""
         name = words.partition(" ")[0].lower()
@@ -177,11 +177,13 @@ def _resolved(request: PageRequest, chosen: Filter, rows: QuerySet[Incident]) ->
         return {"resolved": [], "older": None, "newest": None}
     is_over = having_status("resolved", chosen.bar.now)
     before = number_of(request.GET.get("before", ""))
-    found = newest_before(_narrowed(chosen, rows).filter(is_over), before, limit=RESOLVED_PER_PAGE)
-    older = {**chosen.further, "before": str(found.older)}
+    incidents = newest_before(
+        _narrowed(chosen, rows).filter(is_over), before, limit=RESOLVED_PER_PAGE
+    )
+    older = {**chosen.further, "before": str(incidents.older)}
     return {
-        "resolved": lines_of(found.rows),
-        "older": chosen.bar.with_further(older).query() if found.older else None,
+        "resolved": lines_of(incidents.rows),
+        "older": chosen.bar.with_further(older).query() if incidents.older else None,
         "newest": chosen.query() if before else None,
     }
 
@@ -193,7 +195,9 @@ def _headline(counts: Counts, chosen: Filter, sections: list[Section]) -> str:
         for (status, kind, severity), number in counts.items()
         if (status, severity) == ("open", Severity.INFO) and chosen.kind in {"", kind}
     )
-    worst = next((one.lines[0].row.title for one in sections if one.name == "needs"), "")
+    worst = next(
+        (section.lines[0].row.title for section in sections if section.name == "needs"), ""
+    )
     return incidents_headline(
         open_count=totals["open"] - (info if chosen.severity in {"", Severity.INFO} else 0),
         worst=worst,

@@ -16,7 +16,7 @@ from dashboard.spend import local
 
 # The newest of the period; more do not fit beside each other.
 MARKED_MAX: Final = 200
-_RANK: Final = {name: place for place, name in enumerate(SEVERITIES)}
+_RANK: Final = {name: rank for rank, name in enumerate(SEVERITIES)}
 
 
 def read_marks(tenant_id: int, bar: FilterBar, starts: Sequence[datetime]) -> list[Mark]:
@@ -34,16 +34,16 @@ def read_marks(tenant_id: int, bar: FilterBar, starts: Sequence[datetime]) -> li
     for row in rows:
         places.setdefault(_place(starts, row.opened_at), []).append(row)
     return [
-        _mark(place, found, Stretch(starts[place], ends[place]), bar)
-        for place, found in sorted(places.items())
+        _mark(index, of_bucket, Stretch(starts[index], ends[index]), bar)
+        for index, of_bucket in sorted(places.items())
     ]
 
 
 def _place(starts: Sequence[datetime], at: datetime) -> int:
-    return max(place for place, start in enumerate(starts) if start <= at)
+    return max(index for index, start in enumerate(starts) if start <= at)
 
 
-def _mark(place: int, rows: Sequence[Incident], stretch: Stretch, bar: FilterBar) -> Mark:
+def _mark(index: int, rows: Sequence[Incident], stretch: Stretch, bar: FilterBar) -> Mark:
     worst = min(rows, key=lambda row: _RANK[row.severity])
     if len(rows) == 1:
         link = reverse("dashboard:incident", args=[worst.id])
@@ -51,5 +51,5 @@ def _mark(place: int, rows: Sequence[Incident], stretch: Stretch, bar: FilterBar
         days = (local(at, bar).date() for at in stretch)
         link = bar.with_days(*days).query(path=reverse("dashboard:incidents"))
     return Mark(
-        place=place, severity=worst.severity, title=worst.title, number=len(rows), link=link
+        bucket=index, severity=worst.severity, title=worst.title, number=len(rows), link=link
     )

@@ -50,7 +50,7 @@ def page(request: PageRequest, incident_id: int) -> HttpResponse:
         "line": IncidentLine(incident, incident.status),
         "figures": figures_of(incident.facts),
         "findings": findings_of(incident.facts),
-        "anomalies": [_anomaly_line(one) for one in anomalies],
+        "anomalies": [_anomaly_line(anomaly) for anomaly in anomalies],
         "timeline": timeline_of(incident),
         "snoozes": SNOOZES,
         "members": members_of(request),

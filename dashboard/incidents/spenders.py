@@ -45,8 +45,8 @@ def read_spenders(incident: Incident, cause: Stretch) -> list[Spenders]:
         filters=filters,
     )
     open_ones = [name for name in ASKED if len(filters.get(name, ())) != 1]
-    found = [_of_dimension(replace(question, group_by=(name,)), name) for name in open_ones]
-    return [one for one in found if any(spender.value for spender in one.values)]
+    lists = [_of_dimension(replace(question, group_by=(name,)), name) for name in open_ones]
+    return [spenders for spenders in lists if any(spender.value for spender in spenders.values)]
 
 
 def _of_dimension(question: UsageQuestion, name: str) -> Spenders:
@@ -71,5 +71,5 @@ def _before(question: UsageQuestion, name: str, rows: Sequence[UsageRow]) -> dic
         ends_at=question.starts_at,
         filters={**question.filters, name: values},
     )
-    found = usage(earlier, limit=len(values)).rows
-    return {row.group[name]: row.measures.cost_nanos for row in found}
+    earlier_rows = usage(earlier, limit=len(values)).rows
+    return {row.group[name]: row.measures.cost_nanos for row in earlier_rows}

@@ -84,14 +84,17 @@ def timeline_of(incident: Incident) -> list[TimelineLine]:
     deliveries = deliveries_of(incident)
     # An entry that says who was told follows its deliveries, which say more; it is all that is left
     # when these are forgotten, the oldest first.
-    told_since = min((one.row.created_at for one in deliveries), default=None)
+    told_since = min((delivery.row.created_at for delivery in deliveries), default=None)
     entries = incident.entries.order_by("-id")[:ENTRIES_MAX]
     lines = [
         TimelineLine(entry.at, ENTRY_WORDS[EntryKind(entry.kind)], entry=entry)
         for entry in entries
         if entry.kind != EntryKind.NOTIFIED or told_since is None or entry.at < told_since
     ]
-    lines += [TimelineLine(one.row.created_at, "Notified", delivery=one) for one in deliveries]
+    lines += [
+        TimelineLine(delivery.row.created_at, "Notified", delivery=delivery)
+        for delivery in deliveries
+    ]
     # Of one moment, what was seen comes before who was told of it.
     return sorted(lines, key=lambda line: (line.at, line.delivery is not None), reverse=True)
 

@@ -55,24 +55,24 @@ def read_attention(tenant_id: int, bar: FilterBar, book: BudgetIndex) -> Attenti
     return Attention(
         lines=lines_of(worst[:INCIDENTS_SHOWN]),
         incidents=rows.count(),
-        windows=[(one, bar_of(one), refuses(one.rule)) for one in ranked],
+        windows=[(window, bar_of(window), refuses(window.rule)) for window in ranked],
         watch=watch,
     )
 
 
-def consequence(one: WatchedWindow) -> tuple[bool, bool, bool, datetime, int, str, int]:
+def consequence(window: WatchedWindow) -> tuple[bool, bool, bool, datetime, int, str, int]:
     """The key by which windows are in order of what happens: those that will refuse calls before
     those that notify people, whichever is exhausted first; then the fullest. Pure.
     """
     runs_out_at = datetime.min.replace(tzinfo=UTC)
-    if not one.outlook.is_over:
-        runs_out_at = one.outlook.runs_out_at or _NEVER
+    if not window.outlook.is_over:
+        runs_out_at = window.outlook.runs_out_at or _NEVER
     return (
-        one.rule.mode == Mode.SHADOW,
+        window.rule.mode == Mode.SHADOW,
         runs_out_at == _NEVER,
-        not refuses(one.rule),
+        not refuses(window.rule),
         runs_out_at,
-        -int(one.percent * 1000),
-        one.rule.name,
-        one.state.id,
+        -int(window.percent * 1000),
+        window.rule.name,
+        window.state.id,
     )

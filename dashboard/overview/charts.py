@@ -60,8 +60,8 @@ def _expected(tenant_id: int, bar: FilterBar, series: spend.Series) -> int | Non
     """What the bucket that is running will come to; None where there is none, or no telling."""
     if series.unfinished is None or series.interval not in FORECASTS:
         return None
-    found = read_forecast(tenant_id, bar, series.interval)
-    return found.forecast_nanos if found and found.method != "none" else None
+    forecast = read_forecast(tenant_id, bar, series.interval)
+    return forecast.forecast_nanos if forecast and forecast.method != "none" else None
 
 
 def _levels(tenant_id: int, bar: FilterBar, series: spend.Series) -> list[Level]:
@@ -131,12 +131,12 @@ class MonthDays(NamedTuple):
         sums, sums_before = list(accumulate(self.amounts)), list(accumulate(self.before))
         return [
             MonthDay(
-                self.starts[place],
-                self.amounts[place],
-                sums[place],
-                sums_before[place] if place < len(sums_before) else None,
+                self.starts[index],
+                self.amounts[index],
+                sums[index],
+                sums_before[index] if index < len(sums_before) else None,
             )
-            for place in range(self.today + 1)
+            for index in range(self.today + 1)
         ]
 
 
@@ -150,15 +150,15 @@ def read_days(tenant_id: int, bar: FilterBar) -> MonthDays:
         starts=[spend.local(start, bar) for start in starts],
         amounts=spend.read_amounts(tenant_id, month, month.range, starts),
         before=spend.read_amounts(tenant_id, month, before, starts_before),
-        today=_place_of(starts, month.range),
+        today=_index_of(starts, month.range),
         empty=spend.places_before(starts, first_event_at(tenant_id)),
     )
 
 
-def _place_of(starts: Sequence[datetime], span: TimeRange) -> int:
-    place = spend.unfinished_place(starts, span)
-    assert place is not None, "the running month is not over"
-    return place
+def _index_of(starts: Sequence[datetime], span: TimeRange) -> int:
+    index = spend.unfinished_bucket(starts, span)
+    assert index is not None, "the running month is not over"
+    return index
 
 
 @require_safe

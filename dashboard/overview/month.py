@@ -43,7 +43,7 @@ class Month:
         """The budget that is exceeded first; one that only monitors comes after all others."""
         return min(
             self.budgets,
-            key=lambda one: (one.rule.mode == Mode.SHADOW, one.limit_nanos),
+            key=lambda covering: (covering.rule.mode == Mode.SHADOW, covering.limit_nanos),
             default=None,
         )
 
@@ -66,8 +66,8 @@ def read_month(tenant_id: int, bar: FilterBar, book: BudgetIndex) -> Month:
     month = bar.with_period("month").range
     span = Span(month.starts_at, month.ends_at)
     rules = [rule for rule in book.rules.values() if rule.clock.span(month.starts_at) == span]
-    found = read_forecast(tenant_id, bar, "month")
-    return Month(span, found, covering_budgets(tenant_id, bar, book, rules))
+    expected = read_forecast(tenant_id, bar, "month")
+    return Month(span, expected, covering_budgets(tenant_id, bar, book, rules))
 
 
 def read_forecast(tenant_id: int, bar: FilterBar, period: str) -> Forecast | None:
@@ -99,14 +99,14 @@ def covering_budgets(
         groups=[GroupOfBudget(rule.id, key) for rule, key in keys.items()],
         now=bar.now,
     )
-    found = []
+    covering = []
     for rule, key in keys.items():
         limit = rule.limits["cost_nanos"]
         assert limit is not None, "a budget without a limit of cost covers no cost"
         window = windows.get(GroupOfBudget(rule.id, key))
         carried = window.state.carried_nanos if window else 0
-        found.append(Covering(rule, limit + rule.raised(key, bar.now)[0] + carried))
-    return found
+        covering.append(Covering(rule, limit + rule.raised(key, bar.now)[0] + carried))
+    return covering
 
 
 def covering_group(rule: BudgetRule, filters: Mapping[str, Sequence[str]]) -> str | None:

@@ -43,12 +43,12 @@ class Moved:
     @property
     def bars(self) -> list[tuple[GroupChange, int]]:
         """The groups, each with how long its bar is."""
-        return [(one, abs(one.change_nanos)) for one in self.groups]
+        return [(group, abs(group.change_nanos)) for group in self.groups]
 
     @property
     def largest_nanos(self) -> int:
         """What the longest bar stands for."""
-        shown = [abs(one.change_nanos) for one in self.groups]
+        shown = [abs(group.change_nanos) for group in self.groups]
         return max([*shown, abs(self.others_nanos)], default=0)
 
 
@@ -56,13 +56,13 @@ def moved_by(change: Change | None) -> Moved | None:
     """What to show of a change; None where there was nothing before, or nothing changed. Pure."""
     if change is None or not change.before_nanos:
         return None
-    shown = [one for one in change.groups[:GROUPS_SHOWN] if one.change_nanos]
+    shown = [group for group in change.groups[:GROUPS_SHOWN] if group.change_nanos]
     if not shown:
         return None
     further = change.groups[len(shown) :]
     return Moved(
         change=change,
         groups=shown,
-        others=sum(one.change_nanos != 0 for one in further),
-        others_nanos=sum(one.change_nanos for one in further),
+        others=sum(group.change_nanos != 0 for group in further),
+        others_nanos=sum(group.change_nanos for group in further),
     )

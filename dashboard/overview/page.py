@@ -83,11 +83,11 @@ def _totals(tenant_id: int, bar: FilterBar, spending: Spending) -> dict[str, Any
 
 def _spenders(request: PageRequest, bar: FilterBar, spending: Spending) -> dict[str, Any]:
     rows = spender_rows(request, bar, spending.named)
-    shares = [(one.value, one.measures.cost_nanos, 0) for one in spending.named]
+    shares = [(spender.value, spender.measures.cost_nanos, 0) for spender in spending.named]
     greatest = findings.greatest_share(bar.split, spending.total.cost_nanos, shares)
     return {
         "rows": rows,
-        "others": next((one for one in spending.spenders if one.is_other), None),
+        "others": next((spender for spender in spending.spenders if spender.is_other), None),
         "others_count": spending.values - len(rows),
         "spending": spending,
         "spenders_title": greatest or f"Top {bar.split}s by spend",
@@ -119,10 +119,12 @@ def _outlook(tenant_id: int, bar: FilterBar) -> dict[str, Any]:
 
 def _headline(bar: FilterBar, spending: Spending, change: Change | None) -> str:
     if change is None:
-        groups = [(one.value, one.measures.cost_nanos, 0) for one in spending.named]
+        groups = [(group.value, group.measures.cost_nanos, 0) for group in spending.named]
     else:
         # Also values that spend nothing any more, which are none of the spenders.
-        groups = [(one.value, one.after.cost_nanos, one.change_nanos) for one in change.groups]
+        groups = [
+            (group.value, group.after.cost_nanos, group.change_nanos) for group in change.groups
+        ]
     return findings.headline(
         bar,
         spent_nanos=spending.total.cost_nanos,

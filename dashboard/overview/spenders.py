@@ -23,14 +23,14 @@ CURVE_HEIGHT: Final = 22
 
 @dataclass(frozen=True)
 class SpenderRow:
-    """A spender with its color (its place in the palette, 0 for none), the curve of its last days,
+    """A spender with its color (its number in the palette, 0 for none), the curve of its last days,
     and its addresses. `halt` stops exactly this value; `stop` leads to where one makes such a halt,
     and is empty where the person may not, or no halt can name it.
     """
 
     spender: Spender
     words: str
-    place: int
+    color_number: int
     only: str
     explore: str
     sessions: str
@@ -47,26 +47,26 @@ def spender_rows(
     request: PageRequest, bar: FilterBar, spenders: Sequence[Spender]
 ) -> list[SpenderRow]:
     """The named spenders in their order."""
-    shown = [one.value for one in spenders[:SERIES_MAX]]
+    shown = [spender.value for spender in spenders[:SERIES_MAX]]
     places = places_of(read_greatest(request.tenant.id, bar), shown)
     halts = _halts(request.tenant.id, bar.split)
     can_stop = bar.split in KNOWN_BEFORE_CALL and may_halt(request)
     rows = []
-    for one in spenders:
-        narrowed = bar.with_chip(bar.split, one.value)
-        asked = urlencode({"dimension": bar.split, "value": one.value})
+    for spender in spenders:
+        narrowed = bar.with_chip(bar.split, spender.value)
+        asked = urlencode({"dimension": bar.split, "value": spender.value})
         rows.append(
             SpenderRow(
-                spender=one,
-                words=value_words(bar.split, one.value),
-                place=places[one.value] + 1 if one.value in places else 0,
+                spender=spender,
+                words=value_words(bar.split, spender.value),
+                color_number=places[spender.value] + 1 if spender.value in places else 0,
                 only=narrowed.query(),
                 explore=narrowed.query(path=reverse("dashboard:explore")),
                 sessions=narrowed.query(path=reverse("dashboard:sessions")),
                 calls=narrowed.query(path=reverse("dashboard:calls")),
-                halt=halts.get(one.value),
+                halt=halts.get(spender.value),
                 stop=f"{reverse('dashboard:confirm_halt')}?{asked}"
-                if can_stop and one.value
+                if can_stop and spender.value
                 else "",
             )
         )
@@ -76,12 +76,12 @@ def spender_rows(
 def _halts(tenant_id: int, dimension: str) -> dict[str, Halt]:
     """Halts in force that stop exactly one value of the dimension, by that value."""
     rows = Halt.objects.filter(tenant_id=tenant_id, lifted_at=None, match__has_key=dimension)
-    found = {}
+    by_value = {}
     for row in rows.order_by("-id")[:HALTS_MAX]:
         values = wanted_values(row.match[dimension])
         if len(row.match) == len(values) == 1:
-            found[next(iter(values))] = row
-    return found
+            by_value[next(iter(values))] = row
+    return by_value
 
 
 def curve(amounts: Sequence[int]) -> str:
@@ -91,7 +91,7 @@ def curve(amounts: Sequence[int]) -> str:
         return ""
     room = CURVE_HEIGHT - 2
     points = [
-        f"{place * CURVE_WIDTH / (len(amounts) - 1):.1f} {1 + room - room * amount / highest:.1f}"
-        for place, amount in enumerate(amounts)
+        f"{index * CURVE_WIDTH / (len(amounts) - 1):.1f} {1 + room - room * amount / highest:.1f}"
+        for index, amount in enumerate(amounts)
     ]
     return f"M{' L'.join(points)}"

@@ -70,13 +70,15 @@ def message_of(
 
 def _facts(view: Exploration, ranking: Ranking, lines: Sequence[Line]) -> list[tuple[str, str]]:
     dimension = view.group_by[0]
-    facts = [(_label(dimension, line.ranked), _words(view, ranking, line.ranked)) for line in lines]
+    values = [
+        (_label(dimension, line.ranked), _words(view, ranking, line.ranked)) for line in lines
+    ]
     rest = rest_of(ranking, lines)
     if rest is not None:
         words = f"{'more than ' if rest.is_more else ''}{rest.values} other"
         shown = _text(view, rest.figures) if view.metric.is_measure else "not added up"
-        facts.append((words if rest.values == 1 else f"{words}s", shown))
-    return [*facts, ("Total", _words(view, ranking, Ranked("", ranking.total, ranking.before)))]
+        values.append((words if rest.values == 1 else f"{words}s", shown))
+    return [*values, ("Total", _words(view, ranking, Ranked("", ranking.total, ranking.before)))]
 
 
 def _label(dimension: str, row: Ranked) -> str:

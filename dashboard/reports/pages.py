@@ -5,7 +5,7 @@ from typing import Any, Final
 from django.core.exceptions import PermissionDenied
 from django.db.models import Prefetch
 from django.http import Http404, HttpResponse, HttpResponseRedirect
-from django.shortcuts import render
+from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 from django.views.decorators.http import require_safe
 
@@ -84,7 +84,8 @@ def _reports(request: PageRequest, views: list[SavedView]) -> list[tuple[ReportS
         Prefetch("sent", queryset=newest[:SENT_SHOWN], to_attr="latest")
     )
     return [
-        (one, _may_change(request, one)) for one in rows.order_by("view__name", "id")[:VIEWS_MAX]
+        (schedule, _may_change(request, schedule))
+        for schedule in rows.order_by("view__name", "id")[:VIEWS_MAX]
     ]
 
 
@@ -190,12 +191,10 @@ def _changeable(request: PageRequest, view_id: int) -> SavedView:
 
 def _schedule(request: PageRequest, schedule_id: int) -> ReportSchedule:
     rows = ReportSchedule.objects.select_related("view", "owner", "channel", "tenant")
-    found = rows.filter(tenant=request.tenant, id=schedule_id).first()
-    if found is None:
-        raise Http404
-    if not _may_change(request, found):
+    schedule = get_object_or_404(rows, tenant=request.tenant, id=schedule_id)
+    if not _may_change(request, schedule):
         raise PermissionDenied
-    return found
+    return schedule
 
 
 def _channel(request: PageRequest) -> Channel | None:
@@ -207,7 +206,7 @@ def _channel(request: PageRequest) -> Channel | None:
         raise PermissionDenied
     wanted = number_of(text)
     channels = schedules.usable_channels(request.tenant.id)
-    found = next((one for one in channels if one.id == wanted), None)
-    if found is None:
+    channel = next((row for row in channels if row.id == wanted), None)
+    if channel is None:
         raise Http404
-    return found
+    return channel

@@ -150,12 +150,12 @@ def facts(request: PageRequest, source: str, sent_id: str) -> HttpResponse:
 
 def _find(request: PageRequest, source: str, sent_id: str, teams: tuple[str, ...] | None) -> Call:
     try:
-        found: OneCall = read_call(
+        call: OneCall = read_call(
             tenant_id=request.tenant.id, source=source, sent_id=sent_id, teams=teams
         )
     except NotFound as error:
         raise Http404 from error
-    return Call(found.event, found.reports)
+    return Call(call.event, call.reports)
 
 
 def _headline(call: Call) -> str:

@@ -113,20 +113,20 @@ def histogram_of(
     own = None if own_nanos is None else bin_of(own_nanos)
     values = [
         (
-            edges[place] if place else min(edges[0], *every),
-            edges[min(place + 1, len(edges) - 1)],
+            edges[index] if index else min(edges[0], *every),
+            edges[min(index + 1, len(edges) - 1)],
             count,
-            "fcrit" if place == own else "f0" if own_nanos is not None else "f1",
+            "fcrit" if index == own else "f0" if own_nanos is not None else "f1",
         )
-        for place, count in enumerate(counts)
+        for index, count in enumerate(counts)
     ]
     columns = _columns(values)
     words_of: dict[int, list[str]] = {}
     for words, cost in marks:
         words_of.setdefault(bin_of(cost), []).append(f"{words} {money(cost)}")
     placed = [
-        Mark(columns[place].x + columns[place].width / 2, " · ".join(words), at % 2)
-        for at, (place, words) in enumerate(words_of.items())
+        Mark(columns[index].x + columns[index].width / 2, " · ".join(words), at % 2)
+        for at, (index, words) in enumerate(words_of.items())
     ]
     return Chart(columns, placed, max(counts))
 
@@ -135,11 +135,11 @@ def _columns(values: Sequence[tuple[int, int, int, str]]) -> list[Column]:
     highest = max((value[2] for value in values), default=0) or 1
     step = round(Decimal(100) / max(len(values), 1), 3)
     columns = []
-    for place, (first, last, amount, tone) in enumerate(values):
+    for index, (first, last, amount, tone) in enumerate(values):
         height = round(amount * HEIGHT / highest, 2)
         columns.append(
             Column(
-                x=step * place,
+                x=step * index,
                 width=round(step * Decimal("0.8"), 3),
                 height=height,
                 y=HEIGHT - height,

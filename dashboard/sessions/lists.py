@@ -111,22 +111,22 @@ def _listed(request: PageRequest) -> dict[str, Any]:
     """A page of the list, and its finding."""
     bar, question = _question(request)
     after, bar = _after(request, bar)
-    found = list_sessions(question, limit=PER_PAGE, after=after)
+    sessions = list_sessions(question, limit=PER_PAGE, after=after)
     further = _further(question)
     bar = bar.with_further(further)
     context: dict[str, Any] = {
         "bar": bar,
-        "headline": _headline(found, question),
+        "headline": _headline(sessions, question),
         "costs": bar.query(path=reverse("dashboard:session_costs")),
-        "lines": _lines(request.tenant.id, found.rows, bar.teams),
-        "read_since": found.read_since,
+        "lines": _lines(request.tenant.id, sessions.rows, bar.teams),
+        "read_since": sessions.read_since,
         "calls_max": f"{CALLS_READ_MAX:,}",
-        "older": _older(bar, further, found),
+        "older": _older(bar, further, sessions),
         "newest": bar.query() if after else None,
         "cleared": bar.without_chips().with_further({}).query(),
         "is_narrow": bool(bar.chips or question.prefix),
     }
-    if not found.rows and not bar.chips:
+    if not sessions.rows and not bar.chips:
         context |= curl_context(request, Scope.INGEST)
     return context
 
@@ -198,18 +198,18 @@ def _orders(bar: FilterBar, question: SessionQuestion) -> list[Choice]:
     ]
 
 
-def _older(bar: FilterBar, further: dict[str, str], found: SessionPage) -> str | None:
-    if not found.has_more:
+def _older(bar: FilterBar, further: dict[str, str], shown: SessionPage) -> str | None:
+    if not shown.has_more:
         return None
-    last = found.rows[-1]
+    last = shown.rows[-1]
     cursor = write_cursor([last.key, last.session])
     return bar.with_further(further | {CURSOR: cursor}).query()
 
 
-def _headline(found: SessionPage, question: SessionQuestion) -> str:
-    if not found.rows:
+def _headline(shown: SessionPage, question: SessionQuestion) -> str:
+    if not shown.rows:
         return "No sessions in this period"
-    first = found.rows[0]
+    first = shown.rows[0]
     name = shortened(first.session)
     if question.order == "newest":
         return f"The newest session, {name}, cost {money(first.cost_nanos)}"

@@ -69,8 +69,8 @@ class BudgetLine(NamedTuple):
         rule, balance = self.balance.rule, self.balance.balance
         names = list(rule.limits)
         return [
-            (names[place], balance.spent[place], balance.limit(rule, place))
-            for place in rule.limited_places
+            (names[index], balance.spent[index], balance.limit(rule, index))
+            for index in rule.limited_indexes
         ]
 
 
@@ -92,7 +92,7 @@ class Facts(NamedTuple):
             return None
         told = self.incident.facts
         return Loop(
-            words=next((str(one["words"]) for one in told.get("findings", [])), ""),
+            words=next((str(finding["words"]) for finding in told.get("findings", [])), ""),
             cost_nanos=int(told.get("wasted_nanos") or 0),
             began_at=parse_datetime(str(told.get("began_at", ""))),
         )
@@ -104,15 +104,15 @@ def page(request: PageRequest, session: str) -> HttpResponse:
     """Why did it cost that?"""
     bar = filter_bar_of(request)
     session = normal_value(session)
-    facts = _facts(request.tenant.id, session, bar.teams)
-    if facts.usual is None:
+    parts = _facts(request.tenant.id, session, bar.teams)
+    if parts.usual is None:
         later = bar.query(path=reverse("dashboard:session_usual", args=[session]))
     else:
         later = ""
     lines = lines_of(
-        facts.steps,
-        times=facts.repeats.times,
-        subtree_nanos=_subtrees(facts.steps),
+        parts.steps,
+        times=parts.repeats.times,
+        subtree_nanos=_subtrees(parts.steps),
     )
     pages = numbered_page(
         _page_number(request, len(lines)),
@@ -122,7 +122,7 @@ def page(request: PageRequest, session: str) -> HttpResponse:
     )
     context = (
         frame(request, bar, page="sessions")
-        | _figures(facts, lines)
+        | _figures(parts, lines)
         | {
             "session": session,
             "later": later,
@@ -130,9 +130,9 @@ def page(request: PageRequest, session: str) -> HttpResponse:
             "lines": lines[pages.rows],
             "pages": pages,
             "decisions": _decisions(request.tenant.id, session, bar.teams),
-            "balances": _balances(request.tenant.id, facts.steps, bar.teams),
-            "incident": facts.incident,
-            "halt_query": _halt_query(request, session, facts.steps[-1].time, bar.now),
+            "balances": _balances(request.tenant.id, parts.steps, bar.teams),
+            "incident": parts.incident,
+            "halt_query": _halt_query(request, session, parts.steps[-1].time, bar.now),
             "sessions": bar.query(path=reverse("dashboard:sessions")),
         }
     )
@@ -154,12 +154,12 @@ def _facts(
 ) -> Facts:
     """What the page is made of; where what is usual `may_wait`, without that if it takes long."""
     try:
-        found = read_steps(
+        rows = read_steps(
             tenant_id=tenant_id, dimension="session", value=session, teams=teams, limit=EVENTS_MAX
         )
     except NotFound as error:
         raise Http404 from error
-    steps = found[:EVENTS_MAX]
+    steps = rows[:EVENTS_MAX]
     main = _main(steps)
     last_at = steps[-1].time
     usual = None
@@ -195,35 +195,35 @@ def _main(steps: Sequence[Step]) -> tuple[str, str]:
 
 def _subtrees(steps: Sequence[Step]) -> dict[int, int]:
     """What each call and everything below it cost."""
-    found: dict[int, int] = {}
+    costs: dict[int, int] = {}
     waiting: list[CallNode[Step]] = build_tree(steps)
     while waiting:
         node = waiting.pop()
-        found[node.event.id] = node.subtree_cost_nanos
+        costs[node.event.id] = node.subtree_cost_nanos
         waiting += node.children
-    return found
+    return costs
 
 
-def _figures(facts: Facts, lines: Sequence[Line]) -> dict[str, Any]:
+def _figures(parts: Facts, lines: Sequence[Line]) -> dict[str, Any]:
     """The headline, tiles and charts."""
-    total, loop = facts.totals.total, facts.loop
+    total, loop = parts.totals.total, parts.loop
     began_at = loop.began_at if loop is not None else None
     looping = {line.number for line in lines if began_at and line.step.time >= began_at}
     models = [(line.number, line.step) for line in lines if line.step.operation != Operation.TOOL]
     traces = {line.step.trace for line in lines if line.step.trace}
-    return _compared(facts) | {
+    return _compared(parts) | {
         "total": total,
         "calls": total.requests + total.tool_calls,
         "is_truncated": total.requests + total.tool_calls > len(lines),
-        "repeats": facts.repeats,
+        "repeats": parts.repeats,
         "loop": loop,
         "loop_begins": min(looping, default=0),
         "shares": [
             (f"By {name}", [row for row in rows if row.key[0]])
-            for name, rows in facts.totals.by_dimension.items()
+            for name, rows in parts.totals.by_dimension.items()
         ],
-        "outcome": facts.totals.outcome,
-        "shared": _shared(facts.steps),
+        "outcome": parts.totals.outcome,
+        "shared": _shared(parts.steps),
         "span": lines[0].span,
         "costliest": _costliest(lines),
         "running": chart_of(
@@ -234,7 +234,7 @@ def _figures(facts: Facts, lines: Sequence[Line]) -> dict[str, Any]:
         ),
         "inputs": chart_of(
             [
-                (number, step.input_tokens, "fcrit" if step.id in facts.repeats.times else "f1")
+                (number, step.input_tokens, "fcrit" if step.id in parts.repeats.times else "f1")
                 for number, step in models
             ]
         ),
@@ -246,7 +246,7 @@ def _figures(facts: Facts, lines: Sequence[Line]) -> dict[str, Any]:
 def _compared(facts: Facts) -> dict[str, Any]:
     """The headline, and the cost beside what is usual, as far as that is read."""
     usual, nanos = facts.usual, facts.totals.total.cost_nanos
-    found: dict[str, Any] = {
+    context: dict[str, Any] = {
         "usual": usual,
         "headline": headline(
             facts.steps,
@@ -258,10 +258,10 @@ def _compared(facts: Facts) -> dict[str, Any]:
         ),
     }
     if usual is not None:
-        found["times_usual"] = times_usual(nanos, usual.median) if usual.is_known else ""
-        found["histogram"] = _histogram(usual, nanos)
-        found["dearer"] = usual.dearer_than(nanos)
-    return found
+        context["times_usual"] = times_usual(nanos, usual.median) if usual.is_known else ""
+        context["histogram"] = _histogram(usual, nanos)
+        context["dearer"] = usual.dearer_than(nanos)
+    return context
 
 
 def _costliest(lines: Sequence[Line]) -> list[Line]:
@@ -320,11 +320,11 @@ def _balances(
         if name in Step._fields and isinstance(value := getattr(last, name), str):
             values[POSITION[name]] = value
     values[POSITION["operation"]] = Operation(last.operation).label
-    found = read_balances(tenant_id, tuple(values), at=last.time)
+    balances = read_balances(tenant_id, tuple(values), at=last.time)
     return [
-        BudgetLine(one)
-        for one in found
-        if one.window is not None and is_visible(one.rule.match, one.rule.per, teams)
+        BudgetLine(balance)
+        for balance in balances
+        if balance.window is not None and is_visible(balance.rule.match, balance.rule.per, teams)
     ]
 
 

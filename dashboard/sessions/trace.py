@@ -43,7 +43,7 @@ def page(request: PageRequest, trace: str) -> HttpResponse:
     bar = filter_bar_of(request)
     trace = normal_value(trace)
     try:
-        found = read_steps(
+        rows = read_steps(
             tenant_id=request.tenant.id,
             dimension="trace",
             value=trace,
@@ -52,7 +52,7 @@ def page(request: PageRequest, trace: str) -> HttpResponse:
         )
     except NotFound as error:
         raise Http404 from error
-    steps = found[:EVENTS_MAX]
+    steps = rows[:EVENTS_MAX]
     order = _preorder(build_tree(steps))
     pages = numbered_page(
         _page_number(request, len(order)),
@@ -70,7 +70,7 @@ def page(request: PageRequest, trace: str) -> HttpResponse:
         "roots": _nodes(steps, order, order[pages.rows]),
         "span": lines_of(steps, times={}, subtree_nanos={})[0].span,
         "sessions": sessions,
-        "is_truncated": len(found) > EVENTS_MAX,
+        "is_truncated": len(rows) > EVENTS_MAX,
         "is_limited": bar.teams is not None,
         "pages": pages,
     }

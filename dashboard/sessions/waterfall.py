@@ -48,9 +48,9 @@ class Span:
         """
         length = self.length // timedelta(milliseconds=1)
         days = -(-length // (TICKS_MAX * STEPS[-1])) * STEPS[-1]
-        step = next((one for one in STEPS if length <= one * TICKS_MAX), days)
+        step = next((tick for tick in STEPS if length <= tick * TICKS_MAX), days)
         passed = (timedelta(milliseconds=step * at) for at in range(TICKS_MAX))
-        return [one for one in passed if self.place(self.starts_at + one) <= LABEL_UNTIL]
+        return [tick for tick in passed if self.place(self.starts_at + tick) <= LABEL_UNTIL]
 
     def place(self, at: datetime) -> Decimal:
         """Where an instant is, in percent of the width."""

@@ -86,8 +86,8 @@ def page(request: PageRequest) -> HttpResponse:
         "sub": f"{request.user.email} · {request.role.value} of {request.tenant.name}",
         "form": form,
         "sessions": [
-            (one, browser_words(one.browser))
-            for one in own_sessions(request.user, session_key=request.session.session_key)
+            (session, browser_words(session.browser))
+            for session in own_sessions(request.user, session_key=request.session.session_key)
         ],
         **form_token(request),
     }

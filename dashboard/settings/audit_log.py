@@ -16,22 +16,8 @@ from dashboard.access import PageRequest, member_page
 from dashboard.filter_bar import FilterBar
 from dashboard.frame import filter_bar_of, frame
 from dashboard.paging import newest_before, number_of
-from dashboard.settings.changes import (
-    ACTIONS,
-    NOUNS,
-    Change,
-    Value,
-    changes_of,
-    noun_of,
-    verb_of,
-)
-from metering.models import (
-    Breaker,
-    Budget,
-    RateLimit,
-    TenantPrice,
-    ToolPrice,
-)
+from dashboard.settings.changes import ACTIONS, NOUNS, Change, Value, changes_of, noun_of, verb_of
+from metering.models import Breaker, Budget, RateLimit, TenantPrice, ToolPrice
 from tenants.admin_site import actor_of
 from tenants.models import ApiKey, AuditEntry, Invitation, Membership, Team
 
@@ -113,9 +99,9 @@ def page(request: PageRequest) -> HttpResponse:
     bar = filter_bar_of(request).with_further(filters.given)
     before = number_of(request.GET.get("before", ""))
     rows = _of(request, bar, filters)
-    found = newest_before(rows, before, limit=PER_PAGE)
-    older = {**filters.given, "before": str(found.older)}
-    lines = _lines(request.tenant.id, found.rows)
+    entries = newest_before(rows, before, limit=PER_PAGE)
+    older = {**filters.given, "before": str(entries.older)}
+    lines = _lines(request.tenant.id, entries.rows)
     context = frame(request, bar, page="audit_log") | {
         "headline": _headline(lines, bool(before), bool(filters.given)),
         "lines": lines,
@@ -125,7 +111,7 @@ def page(request: PageRequest) -> HttpResponse:
         "types": _types(filters.object_type),
         "csv": bar.query(path=request.path + ".csv"),
         "csv_rows_max": CSV_ROWS_MAX,
-        "older": bar.with_further(older).query() if found.older else None,
+        "older": bar.with_further(older).query() if entries.older else None,
         "newest": bar.query() if before else None,
     }
     return render(request, "dashboard/settings/audit_log.html", context)

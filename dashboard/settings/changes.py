@@ -157,8 +157,8 @@ def _words(name: str, value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(_pairs(value))
     if isinstance(value, Sequence) and not isinstance(value, str):
-        mark = "; " if any(isinstance(one, Mapping) for one in value) else ", "
-        return mark.join(NONE if _is_empty(one) else _words(name, one) for one in value)
+        mark = "; " if any(isinstance(member, Mapping) for member in value) else ", "
+        return mark.join(NONE if _is_empty(member) else _words(name, member) for member in value)
     return str(value)
 
 
@@ -185,9 +185,9 @@ def _level(level: Mapping[str, Any]) -> str:
 
 def _pairs(value: Mapping[str, Any]) -> list[str]:
     return [
-        f"{label_of(name).lower()} {_words(name, one)}"
-        for name, one in value.items()
-        if not _is_empty(one)
+        f"{label_of(name).lower()} {_words(name, member)}"
+        for name, member in value.items()
+        if not _is_empty(member)
     ]
 
 

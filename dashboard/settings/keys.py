@@ -2,35 +2,26 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
-from django import forms
 from django.db.models import F, Q
-from django.http import Http404, HttpResponse
-from django.shortcuts import render
-from django.urls import reverse
+from django.http import HttpResponse
+from django.shortcuts import get_object_or_404, render
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from dashboard.access import PageRequest, may_grant, member_page
 from dashboard.buttons import button_of
-from dashboard.forms import (
-    form_page,
-    form_token,
-    moment_field,
-    save_once,
-    sent_data,
-    shown_once,
-)
+from dashboard.forms import form_page, moment_field, save_once, sent_data, show_form, shown_once
 from dashboard.frame import filter_bar_of, frame
 from tenants.admin_site import actor_of
+from tenants.forms import KeyFields
 from tenants.keys import create_api_key, revoke_api_key
 from tenants.models import ApiKey
 from tenants.roles import SCOPE_WORDS, Scope
 
 KEYS_MAX: Final = 500
 ENDED_MAX: Final = 50
-SCOPE_CHOICES: Final = [(scope.value, f"{scope}: {words}") for scope, words in SCOPE_WORDS.items()]
 ADVICE: Final = (
     "Only its hash is stored. Put it where it is used; anyone who has it can act for this tenant."
 )
@@ -62,32 +53,13 @@ class KeyLine:
         )
 
 
-class KeyForm(forms.Form):
-    """What a new key is called and may do."""
+class KeyForm(KeyFields):
+    """A new key."""
 
-    name = forms.CharField(
-        label="Name",
-        max_length=200,
-        help_text="Who or what will use it, as in “research service, production”.",
-    )
-    scopes = forms.MultipleChoiceField(
-        label="Scopes",
-        choices=SCOPE_CHOICES,
-        widget=forms.CheckboxSelectMultiple(),
-        error_messages={"required": "Choose at least one scope."},
-    )
     expires_at = moment_field("Expires", required=False, help_text="Leave empty to never expire.")
 
     def __init__(self, request: PageRequest) -> None:
-        super().__init__(sent_data(request), initial={"scopes": [Scope.INGEST.value]})
-
-    def clean(self) -> dict[str, Any]:
-        data: dict[str, Any] = super().clean() or self.cleaned_data
-        expires_at = data.get("expires_at")
-        if expires_at is not None and expires_at <= timezone.now():
-            words = "This time is in the past. Choose a later one, or leave it empty."
-            self.add_error("expires_at", words)
-        return data
+        super().__init__(sent_data(request))
 
 
 @require_safe
@@ -123,29 +95,18 @@ def add(request: PageRequest) -> HttpResponse:
             **form.cleaned_data,
         ),
     )
-    context = frame(request, filter_bar_of(request), page="keys")
     if made is not None:
         key, text = made
+        context = frame(request, filter_bar_of(request), page="keys")
         context["headline"] = f"The key “{key.name}”"
         return shown_once(request, context, secret=text, words=ADVICE, back="keys")
-    context |= {
-        "headline": "Create API key",
-        "crumb": reverse("dashboard:keys"),
-        "crumb_words": "API keys",
-        "form": form,
-        "verb": "Create key",
-        "cancel": reverse("dashboard:keys"),
-        **form_token(request),
-    }
-    return render(request, "dashboard/settings/form.html", context)
+    return show_form(request, form, page="keys", headline="Create API key", verb="Create key")
 
 
 @button_of("keys", may=may_grant)
 def revoke(request: PageRequest, key_id: int) -> str:
     """Refuse a key from now on."""
-    key = ApiKey.objects.filter(tenant=request.tenant, id=key_id).first()
-    if key is None:
-        raise Http404
+    key = get_object_or_404(ApiKey, tenant=request.tenant, id=key_id)
     revoke_api_key(key=key, actor=actor_of(request))
     return f"“{key.name}” was revoked. Requests with it are refused within a second."
 

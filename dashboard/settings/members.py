@@ -7,14 +7,14 @@ from typing import Any, Final
 from django import forms
 from django.contrib import messages
 from django.db.models import QuerySet
-from django.http import Http404, HttpResponse, HttpResponseRedirect
-from django.shortcuts import render
+from django.http import HttpResponse, HttpResponseRedirect
+from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 from django.utils import timezone
 
 from dashboard.access import PageRequest, may_grant
 from dashboard.buttons import button_of
-from dashboard.forms import form_page, form_token, save_once, sent_data, shown_once
+from dashboard.forms import form_page, form_token, save_once, sent_data, show_form, shown_once
 from dashboard.frame import filter_bar_of, frame
 from tenants.admin_site import actor_of
 from tenants.invitations import (
@@ -49,10 +49,7 @@ DUTIES: Final = (
         frozenset(role for role in Role if SCOPES_BY_ROLE[role] & {Scope.ENFORCE, Scope.MANAGE}),
     ),
     ("Lift halts", frozenset(role for role in Role if Scope.MANAGE in SCOPES_BY_ROLE[role])),
-    (
-        "Budgets, prices",
-        frozenset(role for role in Role if Scope.MANAGE in SCOPES_BY_ROLE[role]),
-    ),
+    ("Budgets, prices", frozenset(role for role in Role if Scope.MANAGE in SCOPES_BY_ROLE[role])),
     ("Members, keys", ROLES_THAT_GRANT),
 )
 
@@ -97,8 +94,7 @@ def role_field(request: PageRequest) -> forms.ChoiceField:
     """The roles that this person may give."""
     roles = [role for role in Role if role is not Role.OWNER or request.role is Role.OWNER]
     return forms.ChoiceField(
-        label="Role",
-        choices=[(role.value, role.value.capitalize()) for role in roles],
+        label="Role", choices=[(role.value, role.value.capitalize()) for role in roles]
     )
 
 
@@ -192,55 +188,54 @@ def page(request: PageRequest) -> HttpResponse:
 @form_page("members", may=may_grant)
 def member(request: PageRequest, member_id: int) -> HttpResponse:
     """Change a member's role and teams, or remove the person."""
-    found = _find_member(request, member_id)
-    memberships = TeamMember.objects.filter(tenant=request.tenant, user_id=found.user_id)
+    row = _find_member(request, member_id)
+    memberships = TeamMember.objects.filter(tenant=request.tenant, user_id=row.user_id)
     leads = dict(memberships.values_list("team_id", "is_lead"))
     # An owner's role is for owners to change.
-    is_theirs = found.role != Role.OWNER.value or request.role is Role.OWNER
-    form = MemberForm(request, found, leads)
+    is_theirs = row.role != Role.OWNER.value or request.role is Role.OWNER
+    form = MemberForm(request, row, leads)
     if not is_theirs:
         del form.fields["role"]
 
     def save() -> Membership:
-        change_teams_of(membership=found, leads_by_team=form.leads_by_team, actor=actor_of(request))
+        change_teams_of(membership=row, leads_by_team=form.leads_by_team, actor=actor_of(request))
         return change_role(
-            membership=found,
-            role=Role(form.cleaned_data.get("role", found.role)),
+            membership=row,
+            role=Role(form.cleaned_data.get("role", row.role)),
             actor=actor_of(request),
             actor_role=request.role,
         )
 
     saved = save_once(request, form, save)
     if saved is not None:
-        messages.success(request, f"{found.user.email} was changed.")
+        messages.success(request, f"{row.user.email} was changed.")
         return HttpResponseRedirect(reverse("dashboard:members"))
-    context = frame(request, filter_bar_of(request), page="members") | {
-        "headline": found.user.email,
-        "crumb": reverse("dashboard:members"),
-        "crumb_words": "Members",
-        "sub": f"{found.role.capitalize()} of {request.tenant.name}",
-        "member": found,
-        "form": form,
-        "is_theirs": is_theirs,
-        "keys": working_keys_of(found),
-        **form_token(request),
-    }
-    return render(request, "dashboard/settings/member.html", context)
+    return show_form(
+        request,
+        form,
+        page="members",
+        headline=row.user.email,
+        template="dashboard/settings/member.html",
+        sub=f"{row.role.capitalize()} of {request.tenant.name}",
+        member=row,
+        is_theirs=is_theirs,
+        keys=working_keys_of(row),
+    )
 
 
 @button_of("members", may=may_grant)
 def remove(request: PageRequest, member_id: int) -> str:
     """Remove a person, and revoke those of their keys that are chosen."""
-    found = _find_member(request, member_id)
+    row = _find_member(request, member_id)
     chosen = request.POST.getlist("revoked_keys")
-    keys: QuerySet[ApiKey] = working_keys_of(found)
+    keys: QuerySet[ApiKey] = working_keys_of(row)
     remove_member(
-        membership=found,
+        membership=row,
         actor=actor_of(request),
         actor_role=request.role,
         revoked_keys=[key.id for key in keys if str(key.id) in chosen],
     )
-    return f"{found.user.email} was removed. Their next request is refused."
+    return f"{row.user.email} was removed. Their next request is refused."
 
 
 @form_page("members", may=may_grant)
@@ -306,12 +301,12 @@ def _member_lines(request: PageRequest, needle: str) -> list[MemberLine]:
     """The members whose address holds the text, by address."""
     rows = Membership.objects.filter(tenant=request.tenant, user__email__icontains=needle)
     teams: dict[int, list[TeamMember]] = {}
-    for one in TeamMember.objects.filter(tenant=request.tenant).select_related("team"):
-        teams.setdefault(one.user_id, []).append(one)
+    for team_member in TeamMember.objects.filter(tenant=request.tenant).select_related("team"):
+        teams.setdefault(team_member.user_id, []).append(team_member)
     return [
         MemberLine(
             row,
-            sorted(teams.get(row.user_id, []), key=lambda one: one.team.name),
+            sorted(teams.get(row.user_id, []), key=lambda team_member: team_member.team.name),
             row.user_id == request.user.pk,
         )
         for row in rows.select_related("user").order_by("user__email")[:MEMBERS_MAX]
@@ -329,14 +324,8 @@ def _invitation_lines(tenant_id: int, now: datetime) -> list[InvitationLine]:
 
 def _find_member(request: PageRequest, member_id: int) -> Membership:
     rows = Membership.objects.filter(tenant=request.tenant, id=member_id)
-    found = rows.select_related("user").first()
-    if found is None:
-        raise Http404
-    return found
+    return get_object_or_404(rows.select_related("user"))
 
 
 def _find_invitation(request: PageRequest, invitation_id: int) -> Invitation:
-    found = Invitation.objects.filter(tenant=request.tenant, id=invitation_id).first()
-    if found is None:
-        raise Http404
-    return found
+    return get_object_or_404(Invitation, tenant=request.tenant, id=invitation_id)

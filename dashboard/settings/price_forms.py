@@ -8,30 +8,20 @@ from django import forms
 from django.conf import settings
 from django.contrib import messages
 from django.http import HttpResponse, HttpResponseRedirect
-from django.shortcuts import render
 from django.urls import reverse
 from django.utils import timezone
 
 from common.money import usd_words
 from dashboard.access import PageRequest, may_manage
-from dashboard.forms import (
-    CONFIRMED,
-    form_page,
-    form_token,
-    moment_field,
-    save_once,
-    sent_data,
-)
-from dashboard.frame import filter_bar_of, frame
+from dashboard.forms import CONFIRMED, form_page, moment_field, save_once, sent_data, show_form
 from metering.configuration.price_slips import rate_slips, tool_price_slips
 from metering.configuration.prices import Validity, add_price, add_tool_price
-from metering.fields.forms import UsdField
-from metering.fields.rates import RATE_LABELS, format_rates, rate_unit, read_rates
+from metering.fields.rates import RatesForm, format_rates, rate_fields
 from metering.models import TenantPrice, ToolPrice
-from metering.pricing.rates import check_rates
 from metering.reporting.unpriced_models import unpriced_models
 from metering.snapshot import known_configuration, read_configuration
 from tenants.admin_site import actor_of
+from tenants.number_fields import UsdField
 
 UNPRICED_MAX: Final = 500
 
@@ -62,7 +52,7 @@ class PriceForm(forms.Form):
         return Validity(data["effective_from"], data["effective_to"], data["note"])
 
 
-class ModelPriceForm(PriceForm):
+class ModelPriceForm(RatesForm, PriceForm):
     """A model's rates in USD, as price lists state them."""
 
     provider = forms.CharField(
@@ -86,21 +76,9 @@ class ModelPriceForm(PriceForm):
         if named["model"]:
             named["effective_from"] = timezone.now() - settings.EVENT_MAX_AGE
         super().__init__(request, **named)
-        for key, label in RATE_LABELS.items():
-            self.fields[f"rate_{key}"] = UsdField(
-                label=f"{label}, USD {rate_unit(key)}",
-                required=False,
-                widget=forms.TextInput(attrs={"inputmode": "decimal"}),
-            )
-        self.order_fields(["model", "provider", *(f"rate_{key}" for key in RATE_LABELS)])
-
-    def clean(self) -> dict[str, Any]:
-        data = super().clean()
-        rates = read_rates(data)
-        if problem := check_rates(rates) if rates else "Give at least one rate.":
-            self.add_error("rate_input_tokens", problem)
-        data["rates"] = rates
-        return data
+        rates = rate_fields()
+        self.fields |= rates
+        self.order_fields(["model", "provider", *rates])
 
     def preview(self) -> list[str]:
         """What saving would change."""
@@ -165,9 +143,7 @@ class ToolPriceForm(PriceForm):
     """What one call of a tool costs."""
 
     tool = forms.CharField(label="Tool", max_length=200, help_text="As named in events.")
-    call_nanos = UsdField(
-        label="Price of a call, USD", widget=forms.TextInput(attrs={"inputmode": "decimal"})
-    )
+    call_nanos = UsdField(label="Price of a call, USD")
     field_order = ("tool", "call_nanos")
 
     def preview(self) -> list[str]:
@@ -214,18 +190,17 @@ def _add(request: PageRequest, form: ModelPriceForm | ToolPriceForm, headline: s
             if saved is not None:
                 messages.success(request, f"{saved} has a price.")
                 return HttpResponseRedirect(reverse("dashboard:prices"))
-    context = frame(request, filter_bar_of(request), page="prices") | {
-        "headline": headline,
-        "crumb": reverse("dashboard:prices"),
-        "crumb_words": "Prices",
-        "form": form,
-        "preview": preview if form.is_bound and not form.errors else [],
-        "slips": slips,
-        "confirmed": CONFIRMED,
-        "wording": _wording(form, slips) if preview else "",
-        **form_token(request),
-    }
-    return render(request, "dashboard/settings/add_price.html", context)
+    return show_form(
+        request,
+        form,
+        page="prices",
+        headline=headline,
+        template="dashboard/settings/add_price.html",
+        preview=preview if form.is_bound and not form.errors else [],
+        slips=slips,
+        confirmed=CONFIRMED,
+        wording=_wording(form, slips) if preview else "",
+    )
 
 
 def _wording(form: ModelPriceForm | ToolPriceForm, slips: Sequence[str]) -> str:

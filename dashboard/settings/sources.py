@@ -90,8 +90,8 @@ class Problem:
     @property
     def setting(self) -> str:
         """The setting that ends it, to copy; empty where it takes more than one."""
-        found = SETTING.search(self.reason.what_to_set)
-        return found[0] if found else ""
+        match = SETTING.search(self.reason.what_to_set)
+        return match[0] if match else ""
 
     @property
     def needs_price(self) -> bool:
@@ -145,13 +145,15 @@ class SourceLine:
 
     @property
     def problems(self) -> list[Problem]:
-        found = [Problem(self, one) for one in self.row.reasons if not one.is_harmless]
-        return sorted(found, key=lambda one: one.rank)
+        problems = [
+            Problem(self, problem) for problem in self.row.reasons if not problem.is_harmless
+        ]
+        return sorted(problems, key=lambda problem: problem.rank)
 
     @property
     def harmless(self) -> int:
         """How many reports were passed over rightly."""
-        return sum(one.count for one in self.row.reasons if one.is_harmless)
+        return sum(reason.count for reason in self.row.reasons if reason.is_harmless)
 
     @property
     def rank(self) -> tuple[Any, ...]:
@@ -173,15 +175,15 @@ def page(request: PageRequest) -> HttpResponse:
             "headline": "Sources are shown to people who can see the whole workspace"
         }
         return render(request, "dashboard/settings/sources_limited.html", context)
-    found = read_sources(
+    sources = read_sources(
         SourceQuestion(
             tenant_id=request.tenant.id, starts_at=bar.range.starts_at, ends_at=bar.range.ends_at
         ),
         limit=SOURCES_MAX,
     )
-    lines = sorted((SourceLine(row) for row in found.rows), key=lambda line: line.rank)
+    lines = sorted((SourceLine(row) for row in sources.rows), key=lambda line: line.rank)
     problems = sorted(
-        (problem for line in lines for problem in line.problems), key=lambda one: one.rank
+        (problem for line in lines for problem in line.problems), key=lambda each: each.rank
     )
     context = frame(request, bar, page="sources") | {
         "headline": headline_of(lines, problems),
@@ -190,7 +192,7 @@ def page(request: PageRequest) -> HttpResponse:
         "problems": problems[:PROBLEMS_MAX],
         "problem_count": len(problems),
         "totals": sum((Counter(line.counts) for line in lines), Counter()),
-        "is_cut": found.next_cursor is not None,
+        "is_cut": sources.next_cursor is not None,
         "sources_max": SOURCES_MAX,
         **curl_context(request, Scope.INGEST),
     }
@@ -209,24 +211,24 @@ def attribution(request: PageRequest) -> HttpResponse:
     if span.starts_at < span.until:
         asked = question(request.tenant.id, bar, span, group_by=None, interval="none")
         try:
-            found = attributions(replace(asked, filters={}))
+            shares = attributions(replace(asked, filters={}))
         except InvalidQuestion as refusal:
             context["refusal"] = refusal.detail
         else:
             context["rows"] = [
-                (NAMES_OF.get(one.source, one.source), ROUTE_WORDS.get(one.route, ""), one)
-                for one in found
+                (NAMES_OF.get(share.source, share.source), ROUTE_WORDS.get(share.route, ""), share)
+                for share in shares
             ]
-            context["finding"] = attribution_words(found)
+            context["finding"] = attribution_words(shares)
     return render(request, "dashboard/settings/attribution.html", context)
 
 
-def attribution_words(found: Sequence[Attribution]) -> str:
+def attribution_words(shares: Sequence[Attribution]) -> str:
     """The finding: what most calls lack that some carry."""
-    calls = sum(one.calls for one in found)
+    calls = sum(share.calls for share in shares)
     if not calls:
         return "No calls in this period"
-    sums = [sum(one.carrying[at] for one in found) for at in range(len(NAMES))]
+    sums = [sum(share.carrying[at] for share in shares) for at in range(len(NAMES))]
     lacking = [
         f"{percent(calls - carrying, calls)} have no {name}"
         for name, carrying in zip(NAMES, sums, strict=True)

@@ -7,11 +7,7 @@ from django import forms
 from django.core.exceptions import ValidationError
 from django.db.models import Max
 
-from billing.collection.credentials import (
-    configure_collection,
-    credentials_of,
-    set_credentials,
-)
+from billing.collection.credentials import configure_collection, credentials_of, set_credentials
 from billing.models import CollectionMethod, StripeInvoice, StripeSettings
 from billing.stripe_gateway import WrongKey, is_live_key
 from common.sealing import Unreadable

@@ -4,12 +4,12 @@ from typing import Final, NamedTuple
 
 from django import forms
 from django.contrib import messages
-from django.http import Http404, HttpResponse, HttpResponseRedirect
-from django.shortcuts import render
+from django.http import HttpResponse, HttpResponseRedirect
+from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 
 from dashboard.access import PageRequest, may_grant
-from dashboard.forms import form_page, form_token, save_once, sent_data
+from dashboard.forms import form_page, form_token, save_once, sent_data, show_form
 from dashboard.frame import filter_bar_of, frame
 from tenants.admin_site import actor_of
 from tenants.members import change_team_members
@@ -106,31 +106,26 @@ def page(request: PageRequest) -> HttpResponse:
 @form_page("teams", may=may_grant)
 def team(request: PageRequest, team_id: int) -> HttpResponse:
     """Choose a team's name, members and leads."""
-    found = Team.objects.filter(tenant=request.tenant, id=team_id).first()
-    if found is None:
-        raise Http404
-    form = TeamForm(request, found)
+    row = get_object_or_404(Team, tenant=request.tenant, id=team_id)
+    form = TeamForm(request, row)
 
     def save() -> bool:
         actor = actor_of(request)
-        rename_team(team=found, name=form.cleaned_data["name"], actor=actor)
-        change_team_members(team=found, leads_by_user=form.leads_by_user, actor=actor)
+        rename_team(team=row, name=form.cleaned_data["name"], actor=actor)
+        change_team_members(team=row, leads_by_user=form.leads_by_user, actor=actor)
         return True
 
     if save_once(request, form, save):
-        messages.success(request, _saved_words(found, form.cleaned_data["name"]))
+        messages.success(request, _saved_words(row, form.cleaned_data["name"]))
         return HttpResponseRedirect(reverse("dashboard:teams"))
-    context = frame(request, filter_bar_of(request), page="teams") | {
-        "headline": found.name,
-        "sub": f"Known before as {', '.join(found.former_names)}." if found.former_names else "",
-        "crumb": reverse("dashboard:teams"),
-        "crumb_words": "Teams",
-        "form": form,
-        "verb": "Save changes",
-        "cancel": reverse("dashboard:teams"),
-        **form_token(request),
-    }
-    return render(request, "dashboard/settings/form.html", context)
+    return show_form(
+        request,
+        form,
+        page="teams",
+        headline=row.name,
+        sub=f"Known before as {', '.join(row.former_names)}." if row.former_names else "",
+        verb="Save changes",
+    )
 
 
 def _rename_words(team: Team) -> str:

@@ -3,8 +3,7 @@ long usage is kept.
 """
 
 from datetime import timedelta
-from typing import Any, Final
-from zoneinfo import available_timezones
+from typing import Final
 
 from django import forms
 from django.conf import settings
@@ -16,42 +15,25 @@ from django.urls import reverse
 from dashboard.access import PageRequest, may_grant
 from dashboard.forms import form_page, form_token, save_once, sent_data
 from dashboard.frame import filter_bar_of, frame
-from metering.fields.forms import UsdField
 from tenants.admin_site import actor_of
+from tenants.forms import SettingsFields, offer_zones
 from tenants.models import Tenant, UnpricedPolicy
 from tenants.settings import change_settings
 
-RATE_USD_MAX: Final = 1_000_000
 POLICY_WORDS: Final = {
     UnpricedPolicy.REFUSE: "Refuse reservations for it under a cost budget that blocks",
     UnpricedPolicy.ASSUME: "Assume the rates below",
     UnpricedPolicy.ALLOW: "Allow it; it costs nothing until it has a price",
 }
-RATES: Final = ("assumed_input_nanos_per_mtok", "assumed_output_nanos_per_mtok")
 
 
-class WorkspaceForm(forms.Form):
-    """What usage is judged by where budgets and prices do not say."""
+class WorkspaceForm(SettingsFields):
+    """The settings of a workspace."""
 
-    timezone = forms.ChoiceField(
-        label="Time zone", help_text="Days, weeks and months begin in it, on pages and in exports."
-    )
     unpriced_policy = forms.ChoiceField(
         label="A model without a price",
         choices=[(policy.value, words) for policy, words in POLICY_WORDS.items()],
         widget=forms.RadioSelect(),
-    )
-    assumed_input_nanos_per_mtok = UsdField(
-        label="Assumed input rate, USD per million tokens",
-        required=False,
-        maximum=RATE_USD_MAX,
-        widget=forms.TextInput(attrs={"inputmode": "decimal"}),
-    )
-    assumed_output_nanos_per_mtok = UsdField(
-        label="Assumed output rate, USD per million tokens",
-        required=False,
-        maximum=RATE_USD_MAX,
-        widget=forms.TextInput(attrs={"inputmode": "decimal"}),
     )
     trusts_given_costs = forms.BooleanField(
         label="Trust costs inside OpenTelemetry and LiteLLM payloads",
@@ -65,15 +47,8 @@ class WorkspaceForm(forms.Form):
         super().__init__(
             sent_data(request), initial={name: getattr(tenant, name) for name in self.base_fields}
         )
-        names = sorted(available_timezones() | {tenant.timezone})
-        self.fields["timezone"].choices = [(name, name) for name in names]  # type: ignore[attr-defined]
-
-    def clean(self) -> dict[str, Any]:
-        data: dict[str, Any] = super().clean() or self.cleaned_data
-        is_complete = all(data.get(rate) is not None for rate in RATES)
-        if data.get("unpriced_policy") == UnpricedPolicy.ASSUME and not is_complete:
-            self.add_error("unpriced_policy", "Give both rates to assume them.")
-        return data
+        offer_zones(self, tenant.timezone)
+        self.order_fields(["timezone", "unpriced_policy"])
 
 
 @form_page("workspace", may=may_grant, is_readable=True)

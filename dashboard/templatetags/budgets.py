@@ -16,17 +16,17 @@ HEIGHT = 20
 
 
 @register.simple_tag
-def spread(found: Spread, mode: str) -> SafeString:
+def spread(windows: Spread, mode: str) -> SafeString:
     """A small histogram: a bar for each tenth of the limit, and the last for what is over it."""
-    highest = max(found.bins)
-    last = len(found.bins) - 1
+    highest = max(windows.bins)
+    last = len(windows.bins) - 1
     bars = []
-    for place, number in enumerate(found.bins):
+    for index, number in enumerate(windows.bins):
         if number:
             height = max(2, number * HEIGHT // highest)
             over = "fcrit" if mode == Mode.ENFORCE else "fwarn"
-            bars.append((place * 8, HEIGHT - height, height, over if place == last else "f0"))
-    label = f"{found.windows:,} windows by how full they are; {found.over:,} over the limit"
+            bars.append((index * 8, HEIGHT - height, height, over if index == last else "f0"))
+    label = f"{windows.windows:,} windows by how full they are; {windows.over:,} over the limit"
     return SafeString(render_to_string("components/spread.html", {"bars": bars, "label": label}))
 
 

@@ -58,8 +58,8 @@ def metric_delta(metric: Metric, now: Figures, before: Figures | None) -> SafeSt
     # Shares are compared in millionths, in which a change can be read.
     scale = 1_000_000 if metric.unit.is_share else 1
     whole = [
-        int((Decimal(one) * scale).to_integral_value(rounding=ROUND_HALF_UP))
-        for one in (value, earlier)
+        int((Decimal(figure) * scale).to_integral_value(rounding=ROUND_HALF_UP))
+        for figure in (value, earlier)
     ]
     return amounts.delta(whole[0], whole[1], "spend" if metric.has_money else "count")
 

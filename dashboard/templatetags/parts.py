@@ -74,12 +74,12 @@ def severity(name: str, words: str = "") -> SafeString:
 
 
 @register.simple_tag
-def swatch(place: int) -> SafeString:
+def swatch(number: int) -> SafeString:
     """The color of a dimension value: its place in the palette from 1 on, 0 for all others."""
     return format_html(
         '<svg class="swatch" viewBox="0 0 10 10" aria-hidden="true">'
         '<rect class="f{}" width="10" height="10"/></svg>',
-        place,
+        number,
     )
 
 

@@ -4,23 +4,16 @@ from typing import Any
 
 from django.contrib.admin import display, register
 
-from common.money import usd_words
 from metering.admin.limits import GroupedForm, LimitAdmin, per_field
-from metering.configuration.breakers import (
-    BREAKERS,
-    CALLS_MAX,
-    COOL_DOWN_SECONDS_MAX,
-    LIMIT_PERCENT_MAX,
-    PER_DEFAULT,
-    validate_breaker,
-)
+from metering.configuration.breakers import BREAKERS, PER_DEFAULT, validate_breaker
 from metering.core.match import KNOWN_BEFORE_CALL, PER_MAX
-from metering.fields.forms import UsdField, count_field
-from metering.models import Breaker, BreakerClose, Mode
+from metering.fields.limit_forms import BreakerFields
+from metering.fields.limit_words import effect_of, triggers_of
+from metering.models import Breaker
 from tenants.admin_site import site
 
 
-class BreakerForm(GroupedForm):
+class BreakerForm(BreakerFields, GroupedForm):
     """What opens it, and what happens then."""
 
     per = per_field(
@@ -29,25 +22,6 @@ class BreakerForm(GroupedForm):
         "Each is watched and stopped separately. Leave empty for all calls together. At most "
         f"{PER_MAX}.",
     )
-    cost_nanos_per_minute = UsdField(
-        label="Spend within 60 seconds, USD",
-        required=False,
-        help_text="The breaker opens above this.",
-    )
-    error_percent = count_field("Failed calls, %", maximum=100, required=False)
-    error_min_calls = count_field("Minimum calls", maximum=CALLS_MAX)
-    tokens_times = count_field(
-        "Token spike, times the usual", minimum=2, maximum=CALLS_MAX, required=False
-    )
-    usual_min_calls = count_field("Calls needed for a baseline", maximum=CALLS_MAX)
-    limit_percent = count_field(
-        "Reduce limits to, %",
-        maximum=LIMIT_PERCENT_MAX,
-        required=False,
-        help_text="Leave empty to stop the calls. Otherwise they continue, and the limits of "
-        "their budgets are reduced to this percentage.",
-    )
-    cool_down_seconds = count_field("Cool-down, seconds", maximum=COOL_DOWN_SECONDS_MAX)
 
     class Meta:
         labels = {"close": "Closes"}
@@ -98,19 +72,8 @@ class BreakerAdmin(LimitAdmin):
 
     @display(description="Opens for")
     def opens_when(self, obj: Breaker) -> str:
-        parts = []
-        if obj.cost_nanos_per_minute is not None:
-            parts.append(f"more than {usd_words(obj.cost_nanos_per_minute)} a minute")
-        if obj.error_percent is not None:
-            parts.append(f"{obj.error_percent}% failed calls")
-        if obj.tokens_times is not None:
-            parts.append(f"{obj.tokens_times:,} times the usual tokens")
-        return ", ".join(parts)
+        return ", ".join(triggers_of(obj))
 
     @display(description="Then")
     def does(self, obj: Breaker) -> str:
-        if obj.mode != Mode.ENFORCE:
-            return f"nothing ({obj.mode})"
-        act = f"budgets at {obj.limit_percent}%" if obj.limit_percent else "stops calls"
-        how = "by a probe" if obj.close == BreakerClose.PROBE else "manually"
-        return f"{act} until closed {how}"
+        return effect_of(obj)

@@ -43,12 +43,12 @@ def ask_about(proposal: Proposal, *, now: datetime, is_asked_for: bool) -> Quest
         title=f"Save “{proposed.budget.name}”?",
         verb="Save anyway" if warnings else "Save",
         consequence=" ".join(sentences),
-        facts=_facts(proposed, effect),
+        details=_details(proposed, effect),
         warnings=warnings,
     )
 
 
-def _facts(proposed: ProposedBudget, effect: Preview | None) -> list[tuple[str, str]]:
+def _details(proposed: ProposedBudget, effect: Preview | None) -> list[tuple[str, str]]:
     budget = proposed.budget
     each = f" for each {', '.join(budget.per)}" if budget.per else ""
     limit = f"{' or '.join(format_limit(budget))}{each}, {budget.period}"

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 from urllib.parse import urlencode
-from zoneinfo import available_timezones
 
 from django import forms
 from django.contrib import messages
@@ -13,9 +12,6 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
 from unfold.decorators import action
-from unfold.widgets import (
-    UnfoldAdminSelectWidget,
-)
 
 from common.json_bodies import JsonObject
 from metering.admin.budget_questions import ask_about
@@ -33,13 +29,15 @@ from metering.configuration.budgets import (
     validate_budget,
 )
 from metering.core.periods import EPOCH
-from metering.fields.forms import UsdField, count_field
+from metering.fields.forms import count_field
 from metering.models import Budget, Period
 from metering.simulation import Proposal, ProposedBudget
 from metering.simulation.warnings import format_limit
 from tenants.admin_forms import FilledForm
 from tenants.admin_questions import PREVIEWS, Question
 from tenants.admin_site import actor_of, site, tenant_of
+from tenants.forms import offer_zones
+from tenants.number_fields import UsdField
 
 PRESET: Final = "preset"
 
@@ -62,9 +60,7 @@ class BudgetForm(GroupedForm):
         "Leave empty for one limit on everything. With agent, each agent has the whole limit; "
         "with request, each single call does.",
     )
-    timezone = forms.ChoiceField(
-        widget=UnfoldAdminSelectWidget(), help_text="Defines when days, weeks and months begin."
-    )
+    timezone = forms.ChoiceField(help_text="Defines when days, weeks and months begin.")
 
     shown_at = {"limit": "limit_cost_nanos"}
 
@@ -76,15 +72,12 @@ class BudgetForm(GroupedForm):
         }
         help_texts = {
             "anchor_at": "In the workspace's zone. Leave empty to follow the calendar; otherwise "
-            "periods repeat from this time.",
+            "periods repeat from this time."
         }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        field = self.fields.get("timezone")
-        if isinstance(field, forms.ChoiceField):
-            zones = sorted(available_timezones() | {self.instance.timezone})
-            field.choices = [(name, name) for name in zones]
+        offer_zones(self, self.instance.timezone)
 
     def judge(self) -> None:
         validate_budget(self.instance)
@@ -158,7 +151,7 @@ class BudgetAdmin(LimitAdmin):
                     "anchor_at",
                     "is_rolling",
                     ("has_rollover", "rollover_max_percent"),
-                ),
+                )
             },
         ),
     )

@@ -18,16 +18,7 @@ class JobAdmin(ReadOnlyAdmin):
     list_display = ("created_at", "kind", "state", "progress", "budget", "actor", "error")
     list_filter = ("kind", "state")
     ordering = ("-id",)
-    fields = (
-        "created_at",
-        "kind",
-        "state",
-        "progress",
-        "budget",
-        "actor",
-        "finished_at",
-        "error",
-    )
+    fields = ("created_at", "kind", "state", "progress", "budget", "actor", "finished_at", "error")
 
     @display(description="Progress")
     def progress(self, obj: BackgroundJob) -> str:

@@ -7,9 +7,7 @@ from django import forms
 from django.contrib.postgres.forms import SimpleArrayField
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest
-from unfold.widgets import UnfoldAdminTextInputWidget
 
-from common.money import usd_words
 from metering.budgets.rules import LevelRule
 from metering.configuration.budgets import (
     LEVEL_RATE_FIELDS,
@@ -19,10 +17,12 @@ from metering.configuration.budgets import (
     validate_level,
     validate_levels,
 )
-from metering.fields.forms import MONEY_ROLES, UsdField, count_field
+from metering.fields.forms import MONEY_ROLES, count_field
+from metering.fields.limit_words import rates_of
 from metering.models import BudgetLevel
 from tenants.admin_forms import RowForm, RowFormSet
 from tenants.admin_site import TenantInline
+from tenants.number_fields import UsdField
 
 
 class LevelForm(RowForm):
@@ -33,7 +33,7 @@ class LevelForm(RowForm):
         forms.CharField(max_length=NOTIFY_CHARACTERS_MAX),
         required=False,
         max_length=NOTIFY_MAX,
-        widget=UnfoldAdminTextInputWidget(attrs={"placeholder": "team_lead, finance"}),
+        widget=forms.TextInput(attrs={"placeholder": "team_lead, finance"}),
     )
     cost_nanos_per_minute = UsdField(label="Throttle to USD a minute", required=False)
     tokens_per_minute = count_field("and tokens a minute", required=False)
@@ -90,9 +90,5 @@ class LevelInline(TenantInline):
 def format_level(level: BudgetLevel) -> str:
     """A level as people read it: "80% throttle to $1.00 and 5,000 tokens a minute"."""
     words = f"{level.percent}%" + (f" {level.action}" if level.action != "none" else "")
-    rates = []
-    if level.cost_nanos_per_minute is not None:
-        rates.append(usd_words(level.cost_nanos_per_minute))
-    if level.tokens_per_minute is not None:
-        rates.append(f"{level.tokens_per_minute:,} tokens")
+    rates = rates_of(level)
     return f"{words} to {' and '.join(rates)} a minute" if rates else words

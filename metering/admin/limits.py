@@ -7,7 +7,6 @@ from django import forms
 from django.contrib.admin import display
 from django.db.models import Model
 from django.http import HttpRequest
-from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
 from common.json_bodies import JsonObject
 from metering.core.match import wanted_values
@@ -26,7 +25,7 @@ def per_field(label: str, names: Sequence[str], help_text: str) -> forms.Multipl
         label=label,
         required=False,
         choices=[(name, name) for name in names],
-        widget=UnfoldAdminCheckboxSelectMultipleWidget(),
+        widget=forms.CheckboxSelectMultiple(),
         help_text=help_text,
     )
 

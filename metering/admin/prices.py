@@ -6,7 +6,6 @@ from typing import Any, ClassVar, Final
 from django.conf import settings
 from django.contrib import messages
 from django.contrib.admin import display, register
-from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
@@ -17,19 +16,18 @@ from common.money import usd_words
 from metering.admin.limits import MoneyAdmin
 from metering.configuration.price_slips import rate_slips, tool_price_slips
 from metering.configuration.prices import Validity, add_price, add_tool_price, end_price
-from metering.fields.forms import UsdField
-from metering.fields.rates import RATE_LABELS, format_rates, rate_unit, read_rates
+from metering.fields.rates import RatesForm, format_rates, rate_fields
 from metering.models import CataloguePrice, TenantPrice, ToolPrice
-from metering.pricing.rates import check_rates
 from tenants.admin_forms import FilledForm, RowForm
 from tenants.admin_kinds import ReadOnlyAdmin
 from tenants.admin_questions import Question, question_about
 from tenants.admin_site import actor_of, shown_moment, site, tenant_of
+from tenants.number_fields import UsdField
 
-RATE_FIELDS: Final = tuple(f"rate_{key}" for key in RATE_LABELS)
+RATE_FIELDS: Final = tuple(rate_fields())
 
 
-class ModelPriceBase(RowForm):
+class ModelPriceBase(RatesForm, RowForm):
     """Rates in USD as price lists state them."""
 
     class Meta:
@@ -41,26 +39,9 @@ class ModelPriceBase(RowForm):
             "effective_to": "In the workspace's zone. Leave empty to keep it until you end it.",
         }
 
-    def clean(self) -> JsonObject:
-        data: JsonObject = super().clean() or self.cleaned_data
-        rates = read_rates(data)
-        if not rates:
-            self.add_error("rate_input_tokens", "Give at least one rate.")
-        elif problem := check_rates(rates):
-            raise ValidationError(problem)
-        data["rates"] = rates
-        return data
-
 
 # A field for each rate that forms offer.
-ModelPriceForm: Any = type(
-    "ModelPriceForm",
-    (ModelPriceBase,),
-    {
-        f"rate_{key}": UsdField(label=label, required=False, help_text=f"USD {rate_unit(key)}")
-        for key, label in RATE_LABELS.items()
-    },
-)
+ModelPriceForm: Any = type("ModelPriceForm", (ModelPriceBase,), rate_fields())
 
 
 class PriceAdmin(MoneyAdmin):

@@ -2,20 +2,16 @@
 
 from django.contrib.admin import display, register
 
-from common.money import usd_words
 from metering.admin.limits import GroupedForm, LimitAdmin, per_field
-from metering.configuration.rate_limits import (
-    PER_NAMES,
-    RATE_LIMITS,
-    validate_rate_limit,
-)
+from metering.configuration.rate_limits import PER_NAMES, RATE_LIMITS, validate_rate_limit
 from metering.core.match import PER_MAX
-from metering.fields.forms import UsdField, count_field
+from metering.fields.limit_forms import RateLimitFields
+from metering.fields.limit_words import rates_of
 from metering.models import RateLimit
 from tenants.admin_site import site
 
 
-class RateLimitForm(GroupedForm):
+class RateLimitForm(RateLimitFields, GroupedForm):
     """Rates, any of which may be left out but not all."""
 
     per = per_field(
@@ -24,9 +20,6 @@ class RateLimitForm(GroupedForm):
         "Each has the whole rate; key is the API key that asks. Nothing chosen: all calls together."
         f" At most {PER_MAX}.",
     )
-    cost_nanos_per_minute = UsdField(label="Cost, USD", required=False)
-    tokens_per_minute = count_field("Tokens", required=False, help_text="Input and output.")
-    requests_per_minute = count_field("Requests", required=False, help_text="Model and tool calls.")
     shown_at = {"limit": "cost_nanos_per_minute"}
 
     def judge(self) -> None:
@@ -49,10 +42,7 @@ class RateLimitAdmin(LimitAdmin):
             "Within any minute",
             {
                 "description": "A call that does not fit is refused and told when to retry.",
-                "fields": (
-                    "cost_nanos_per_minute",
-                    ("tokens_per_minute", "requests_per_minute"),
-                ),
+                "fields": ("cost_nanos_per_minute", ("tokens_per_minute", "requests_per_minute")),
             },
         ),
         ("Which calls", {"fields": ("match", "per")}),
@@ -60,11 +50,4 @@ class RateLimitAdmin(LimitAdmin):
 
     @display(description="A minute")
     def rates(self, obj: RateLimit) -> str:
-        parts = []
-        if obj.cost_nanos_per_minute is not None:
-            parts.append(usd_words(obj.cost_nanos_per_minute))
-        if obj.tokens_per_minute is not None:
-            parts.append(f"{obj.tokens_per_minute:,} tokens")
-        if obj.requests_per_minute is not None:
-            parts.append(f"{obj.requests_per_minute:,} requests")
-        return ", ".join(parts)
+        return ", ".join(rates_of(obj))

@@ -5,14 +5,10 @@ from typing import Any
 from django import forms
 from django.contrib.admin import display, register
 from django.core.exceptions import ValidationError
-from unfold.widgets import UnfoldAdminTextareaWidget
 
 from common.json_bodies import JsonObject
 from metering.admin.limits import LimitAdmin
-from metering.configuration.routes import (
-    ROUTES,
-    validate_tiers,
-)
+from metering.configuration.routes import ROUTES, validate_tiers
 from metering.limits.routes import Tier
 from metering.models import ModelRoute
 from tenants.admin_forms import RowForm
@@ -30,7 +26,7 @@ class TiersField(forms.CharField):
     """Tiers, a line each. Its value is a list of `Tier`."""
 
     def __init__(self, **kwargs: Any) -> None:
-        widget = UnfoldAdminTextareaWidget(
+        widget = forms.Textarea(
             attrs={"rows": 5, "placeholder": "openai, gpt-5-nano, 4\nanthropic, claude-sonnet-4-5"}
         )
         super().__init__(widget=widget, **kwargs)

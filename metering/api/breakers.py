@@ -12,16 +12,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from common.api.fields import (
-    Choice,
-    Count,
-    Items,
-    OptionalBody,
-    Text,
-    Timestamp,
-    Usd,
-    read_body,
-)
+from common.api.fields import Choice, Count, Items, OptionalBody, Text, Timestamp, Usd, read_body
 from common.api.structs import Answer, GroupValues, UtcTimestamp, about
 from common.json_bodies import JsonObject
 from metering.api.limit_increases import Group

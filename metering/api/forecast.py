@@ -57,7 +57,7 @@ class ForecastView(ApiView):
     )
     def get(self, request: Request) -> Response:
         tenant = tenant_of(request)
-        found = forecast(
+        result = forecast(
             tenant_id=tenant.id,
             period=read_choice(request, "period", PERIODS) or "month",
             timezone=request.query_params.get("timezone", tenant.timezone),
@@ -65,10 +65,10 @@ class ForecastView(ApiView):
         )
         return Response(
             ForecastAnswer.of(
-                found,
-                spent_usd=usd_from_nanos(found.spent_nanos),
-                forecast_usd=usd_from_nanos(found.forecast_nanos),
-                low_usd=usd_from_nanos(found.low_nanos),
-                high_usd=usd_from_nanos(found.high_nanos),
+                result,
+                spent_usd=usd_from_nanos(result.spent_nanos),
+                forecast_usd=usd_from_nanos(result.forecast_nanos),
+                low_usd=usd_from_nanos(result.low_nanos),
+                high_usd=usd_from_nanos(result.high_nanos),
             )
         )

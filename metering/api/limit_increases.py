@@ -3,7 +3,7 @@ by people.
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Annotated, ClassVar, Final
 
@@ -246,8 +246,8 @@ class LimitIncreases(Resource[LimitIncrease]):
         status = read_choice(self.request, "status", LimitIncreaseStatus.values)
         return self.rows() if status is None else self.rows().filter(status=status)
 
-    def answers(self, rows: Sequence[LimitIncrease]) -> Sequence[LimitIncreaseAnswer]:
-        return [raise_answer(row) for row in rows]
+    def answer_of(self, row: LimitIncrease) -> LimitIncreaseAnswer:
+        return raise_answer(row)
 
     def delete_row(self, row: LimitIncrease) -> object:
         return end_increase(limit_increase=row, actor=self.actor)

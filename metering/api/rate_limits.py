@@ -4,11 +4,7 @@ from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import serializers
 
 from common.api.fields import Choice, Count, Items, StrictSerializer, Text, Timestamp, Usd
-from metering.configuration.rate_limits import (
-    PER_NAMES,
-    RATE_LIMITS,
-    validate_rate_limit,
-)
+from metering.configuration.rate_limits import PER_NAMES, RATE_LIMITS, validate_rate_limit
 from metering.core.match import PER_MAX
 from metering.fields.body import Match, RowBody
 from metering.models import Mode, RateLimit

@@ -5,24 +5,13 @@ from typing import Annotated, Final
 from uuid import UUID
 
 from django.utils import timezone
-from drf_spectacular.utils import (
-    OpenApiParameter,
-    OpenApiResponse,
-    extend_schema,
-)
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from msgspec import Meta
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from common.api.problems import CONTENT_TYPE
-from common.api.structs import (
-    AmountUsd,
-    Answer,
-    UtcTimestamp,
-    about,
-    one_of,
-    usd_or_none,
-)
+from common.api.structs import AmountUsd, Answer, UtcTimestamp, about, one_of, usd_or_none
 from common.errors import InvalidRequest, NotFound
 from common.money import usd_from_nanos
 from common.values import normal_value

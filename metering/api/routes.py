@@ -7,12 +7,7 @@ from rest_framework import serializers
 
 from common.api.fields import Count, StrictSerializer, Text, Timestamp, Value, problem_at
 from common.json_bodies import JsonObject
-from metering.configuration.routes import (
-    COMPLEXITY_MAX,
-    ROUTES,
-    TIERS_MAX,
-    validate_tiers,
-)
+from metering.configuration.routes import COMPLEXITY_MAX, ROUTES, TIERS_MAX, validate_tiers
 from metering.fields.body import errors_at_members
 from metering.limits.routes import Tier
 from metering.models import ModelRoute

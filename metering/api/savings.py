@@ -9,14 +9,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from common.api.fields import StrictSerializer, Timestamp, Value, problem_at, read_body
-from common.api.structs import (
-    AmountUsd,
-    Answer,
-    GroupValues,
-    UtcTimestamp,
-    about,
-    one_of,
-)
+from common.api.structs import AmountUsd, Answer, GroupValues, UtcTimestamp, about, one_of
 from common.money import usd_from_nanos
 from metering.core.dimensions import MATCHABLE
 from metering.core.match import wanted_values
@@ -79,7 +72,7 @@ class SavingsView(ApiView):
     )
     def get(self, request: Request) -> Response:
         starts_at, ends_at = read_range(request, None)
-        found = savings(
+        result = savings(
             UsageQuestion(
                 tenant_id=tenant_of(request).id,
                 starts_at=starts_at,
@@ -90,10 +83,10 @@ class SavingsView(ApiView):
         )
         return Response(
             SavingsAnswer(
-                saved_usd=usd_from_nanos(found.saved_nanos),
-                wasted_usd=usd_from_nanos(found.wasted_nanos),
-                data=[_finding_answer(finding) for finding in found.findings],
-                left_out=list(found.left_out),
+                saved_usd=usd_from_nanos(result.saved_nanos),
+                wasted_usd=usd_from_nanos(result.wasted_nanos),
+                data=[_finding_answer(finding) for finding in result.findings],
+                left_out=list(result.left_out),
             )
         )
 
@@ -168,15 +161,15 @@ class WhatIfView(ApiView):
             interval="none",
             filters={name: tuple(sorted(wanted_values(value))) for name, value in match.items()},
         )
-        found = what_if(question, provider=fields.get("provider"), model=fields["model"])
+        result = what_if(question, provider=fields.get("provider"), model=fields["model"])
         return Response(
             WhatIfAnswer(
                 model=fields["model"],
                 starts_at=question.starts_at,
                 ends_at=question.ends_at,
-                calls=found.calls,
-                cost_usd=usd_from_nanos(found.cost_nanos),
-                other_cost_usd=usd_from_nanos(found.other_nanos),
-                saved_usd=usd_from_nanos(found.saved_nanos),
+                calls=result.calls,
+                cost_usd=usd_from_nanos(result.cost_nanos),
+                other_cost_usd=usd_from_nanos(result.other_nanos),
+                saved_usd=usd_from_nanos(result.saved_nanos),
             )
         )

@@ -14,12 +14,7 @@ from common.api.structs import Answer, UtcTimestamp, about, one_of
 from metering.fields.parameters import RANGE_PARAMETERS
 from metering.models import Route, SourceOutcome
 from metering.reporting.cursors import range_of_cursor
-from metering.reporting.source_counts import (
-    SourceQuestion,
-    SourceRow,
-    last_days,
-    read_sources,
-)
+from metering.reporting.source_counts import SourceQuestion, SourceRow, last_days, read_sources
 from tenants.api.views import ApiView, tenant_of
 
 COUNTS: Final = {

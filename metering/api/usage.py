@@ -11,22 +11,10 @@ from rest_framework.response import Response
 
 from common.api.pagination import PAGE_PARAMETERS, read_limit
 from common.api.parameters import read_choice, read_flag
-from common.api.structs import (
-    AmountUsd,
-    Answer,
-    GroupValues,
-    UtcTimestamp,
-    about,
-    usd_or_none,
-)
+from common.api.structs import AmountUsd, Answer, GroupValues, UtcTimestamp, about, usd_or_none
 from common.json_bodies import JsonObject
 from metering.core.dimensions import MATCHABLE
-from metering.fields.parameters import (
-    FILTER_PARAMETERS,
-    RANGE_PARAMETERS,
-    read_filters,
-    read_range,
-)
+from metering.fields.parameters import FILTER_PARAMETERS, RANGE_PARAMETERS, read_filters, read_range
 from metering.reporting import (
     METRICS,
     MONEY_METRICS,

@@ -47,8 +47,8 @@ class _Groups:
         """Return the windows of a moment: the same tuple for events of the same windows, so that
         what is found out of it need not be found out again.
         """
-        place = (quantum, bisect_right(self._starts, at))
-        windows = self._windows.get(place)
+        key = (quantum, bisect_right(self._starts, at))
+        windows = self._windows.get(key)
         if windows is None:
             windows = tuple(
                 [
@@ -60,7 +60,7 @@ class _Groups:
             if self._is_aligned:
                 if len(self._windows) >= WINDOWS_OF_GROUP_MAX:
                     self._windows.clear()
-                self._windows[place] = windows
+                self._windows[key] = windows
         return windows
 
 
@@ -125,26 +125,26 @@ class BudgetIndex:
         window.
         """
         quantum = int(at.timestamp()) // QUANTUM_SECONDS
-        found: list[tuple[WindowKey, ...]] = []
+        windows: list[tuple[WindowKey, ...]] = []
         for shape in self._shapes:
-            place = (shape, shape.relevant(values))
-            groups = _GROUPS.get(place)
+            key = (shape, shape.relevant(values))
+            groups = _GROUPS.get(key)
             if groups is None:
-                groups = _GROUPS.keep(place, shape.groups(values))
-            found.append(groups.windows_at(at, quantum))
-        return found[0] if len(found) == 1 else tuple(chain.from_iterable(found))
+                groups = _GROUPS.keep(key, shape.groups(values))
+            windows.append(groups.windows_at(at, quantum))
+        return windows[0] if len(windows) == 1 else tuple(chain.from_iterable(windows))
 
     def request_windows_of(
         self, values: Values, request: str, at: datetime, amounts: Amounts
     ) -> list[WindowKey]:
         """Windows of budgets on single calls. Only a call that reaches a level gets one."""
-        found = []
+        windows = []
         for rule in self.request_rules:
             group = rule.group(values)
             if group is None or at < rule.counts_from or not reaches_a_level(rule, amounts):
                 continue
-            found.append(WindowKey(rule.id, (*group, request), rule.clock.span(at).starts_at))
-        return found
+            windows.append(WindowKey(rule.id, (*group, request), rule.clock.span(at).starts_at))
+        return windows
 
     def for_transaction(self) -> "BudgetIndex":
         """This book for one transaction.
@@ -201,6 +201,6 @@ def _rules_by_places(
     """
     shapes: dict[tuple[bool, tuple[int, ...]], list[BudgetRule]] = {}
     for rule in rules:
-        places = {*rule.places, *(place for place, _ in rule.wanted)}
+        places = {*rule.places, *(index for index, _ in rule.wanted)}
         shapes.setdefault((rule.clock.is_aligned, tuple(sorted(places))), []).append(rule)
-    return [(places, found) for (_, places), found in shapes.items()]
+    return [(places, rules_of_shape) for (_, places), rules_of_shape in shapes.items()]

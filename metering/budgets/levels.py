@@ -53,20 +53,20 @@ class WindowBalance:
 
     def hold(self, amounts: Sequence[int], *, sign: int = 1) -> None:
         """Reserve amounts, or with a sign of -1 give them back."""
-        for place, amount in enumerate(amounts):
-            self.reserved[place] += sign * amount
+        for index, amount in enumerate(amounts):
+            self.reserved[index] += sign * amount
 
     def spend(self, amounts: Sequence[int]) -> None:
         """Add what was spent."""
-        for place, amount in enumerate(amounts):
-            self.spent[place] += amount
+        for index, amount in enumerate(amounts):
+            self.spent[index] += amount
 
-    def limit(self, rule: BudgetRule, place: int) -> int | None:
+    def limit(self, rule: BudgetRule, index: int) -> int | None:
         """A part's limit with all that is added to it, None where it has none."""
-        limit = rule.limit_parts[place]
+        limit = rule.limit_parts[index]
         if limit is None:
             return None
-        return limit + self.raised[place] + (self.carried_nanos if place == 0 else 0)
+        return limit + self.raised[index] + (self.carried_nanos if index == 0 else 0)
 
     def limit_seconds(self, rule: BudgetRule) -> int | None:
         """The limit on time with what is added to it, None where it has none."""
@@ -102,12 +102,12 @@ def count_reached(rule: BudgetRule, balance: WindowBalance, *, now: datetime) ->
 
 def _fullest(rule: BudgetRule, balance: WindowBalance, now: datetime) -> tuple[int, str]:
     most, part = 0, PARTS[0]
-    for place in rule.limited_places:
-        whole = balance.limit(rule, place)
+    for index in rule.limited_indexes:
+        whole = balance.limit(rule, index)
         assert whole is not None
-        hundredths = _hundredths(balance.spent[place], whole)
+        hundredths = _hundredths(balance.spent[index], whole)
         if hundredths >= most:
-            most, part = hundredths, PARTS[place]
+            most, part = hundredths, PARTS[index]
     if (whole_seconds := balance.limit_seconds(rule)) is not None:
         hundredths = _hundredths(balance.used_seconds(now), whole_seconds)
         if hundredths >= most:
@@ -151,26 +151,26 @@ def passed_level(
     """
     met = None
     for level in rule.acting_levels:
-        place = _passed_place(rule, balance, asked, level.percent * limit_percent, now)
-        if place is None:
+        index = _passed_place(rule, balance, asked, level.percent * limit_percent, now)
+        if index is None:
             # Nor would it pass those above.
             break
         if met is None or SEVERITY[level.action] > SEVERITY[met[0].action]:
-            met = level, place
+            met = level, index
     if met is None:
         return None
-    level, place = met
+    level, index = met
     percent = level.percent * limit_percent
-    if place == len(PARTS):
+    if index == len(PARTS):
         limit = (balance.limit_seconds(rule) or 0) * percent // 10_000
         return Passed(level, SECONDS, limit, balance.used_seconds(now), 0, 0)
     return Passed(
         level,
-        PARTS[place],
-        (balance.limit(rule, place) or 0) * percent // 10_000,
-        balance.spent[place],
-        balance.reserved[place],
-        asked[place],
+        PARTS[index],
+        (balance.limit(rule, index) or 0) * percent // 10_000,
+        balance.spent[index],
+        balance.reserved[index],
+        asked[index],
     )
 
 
@@ -194,11 +194,11 @@ def _passed_place(
 ) -> int | None:
     """Return the first part that would be beyond hundredths of a percent of its limit."""
     spent, reserved = balance.spent, balance.reserved
-    for place in rule.limited_places:
-        whole = balance.limit(rule, place)
+    for index in rule.limited_indexes:
+        whole = balance.limit(rule, index)
         assert whole is not None
-        if (spent[place] + reserved[place] + asked[place]) * 10_000 > percent * whole:
-            return place
+        if (spent[index] + reserved[index] + asked[index]) * 10_000 > percent * whole:
+            return index
     if rule.limit_seconds is None:
         return None
     whole_seconds = balance.limit_seconds(rule)
@@ -229,13 +229,13 @@ def throttle_rate(
 
 
 def _even_rate(
-    rule: BudgetRule, balance: WindowBalance, place: int, *, ends_at: datetime | None, now: datetime
+    rule: BudgetRule, balance: WindowBalance, index: int, *, ends_at: datetime | None, now: datetime
 ) -> int | None:
-    whole = balance.limit(rule, place)
+    whole = balance.limit(rule, index)
     if whole is None:
         return None
     if ends_at is None:
         return max(1, whole // 100)
-    left = max(0, whole - balance.spent[place] - balance.reserved[place])
+    left = max(0, whole - balance.spent[index] - balance.reserved[index])
     seconds = max(60, int((ends_at - now) / timedelta(seconds=1)))
     return max(1, left * 60 // seconds)

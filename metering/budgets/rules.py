@@ -7,13 +7,7 @@ from typing import Final, NamedTuple
 from metering.core.amounts import Amounts
 from metering.core.dimensions import REQUEST
 from metering.core.match import POSITION, Values, group_getter, wanted_of
-from metering.core.periods import (
-    GRAIN_SECONDS,
-    ROLLING_SECONDS,
-    PeriodClock,
-    Span,
-    floor_seconds,
-)
+from metering.core.periods import GRAIN_SECONDS, ROLLING_SECONDS, PeriodClock, Span, floor_seconds
 from metering.models import Budget, BudgetLevel, LimitIncrease
 
 # What raises add to cost, tokens, requests, tool calls and seconds.
@@ -102,8 +96,8 @@ class BudgetRule:
         self.raises = tuple(raises)
         # For judging calls: limits in the order of Amounts, and levels that do something.
         self.limit_parts = tuple(self.limits.values())
-        self.limited_places = [
-            place for place, limit in enumerate(self.limit_parts) if limit is not None
+        self.limited_indexes = [
+            index for index, limit in enumerate(self.limit_parts) if limit is not None
         ]
         self.acting_levels = [level for level in self.levels if level.action != "none"]
         self.throttles = [level for level in self.levels if level.action == "throttle"]
@@ -136,8 +130,8 @@ class BudgetRule:
         """The values of the budget's group for an event, or None where the budget does not match
         it.
         """
-        for place, wanted in self.wanted:
-            if values[place] not in wanted:
+        for index, wanted in self.wanted:
+            if values[index] not in wanted:
                 return None
         return self._group(values)
 

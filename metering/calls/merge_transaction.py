@@ -124,11 +124,11 @@ class MergeTransaction:
     def _load(self, **wanted: Iterable[str | None]) -> None:
         """Load the reports with these keys and identities, and all that they lead to."""
         for _ in range(GROUP_REPORTS_MAX):
-            found = load_keys(self.tenant_id, **wanted)
-            if found.keys() <= self._key_rows.keys():
+            keys = load_keys(self.tenant_id, **wanted)
+            if keys.keys() <= self._key_rows.keys():
                 return
             before = set(self._members)
-            self._key_rows |= found
+            self._key_rows |= keys
             self._load_members()
             wanted = {name: self._held_elsewhere(name, before) for name in IDENTITIES}
 
@@ -206,8 +206,8 @@ class MergeTransaction:
         by_event = {member.event_id: key for key, member in self._members.items()}
         holders: dict[Any, str] = {}
         for key, report in reports.items():
-            for place in self._places(key, report):
-                sets.join(key, holders.setdefault(place, key))
+            for key_or_span in self._places(key, report):
+                sets.join(key, holders.setdefault(key_or_span, key))
             event = arrived.get(key)
             if event is not None and (event_id := linked.get(id(event))) in by_event:
                 sets.join(key, by_event[event_id])

@@ -29,10 +29,10 @@ def sums_by_posting(book: BudgetIndex, events: Iterable[PreparedEvent]) -> dict[
     # have one tuple of keys, which is told apart by identity.
     alike: dict[tuple[int, datetime | None], tuple[PreparedEvent, Amounts]] = {}
     for event in events:
-        place = (id(event.windows), event.at if rolling else None)
-        known = alike.get(place)
+        group = (id(event.windows), event.at if rolling else None)
+        known = alike.get(group)
         amounts = event.amounts if known is None else add_amounts(known[1], event.amounts)
-        alike[place] = event, amounts
+        alike[group] = event, amounts
     # Then by window. Added up in place: of most bodies, this runs once for every event and budget.
     sums: dict[tuple[WindowKey, datetime | None], list[int]] = {}
     for event, (cost_nanos, tokens, requests, tool_calls) in alike.values():
@@ -72,23 +72,23 @@ def movements(book: BudgetIndex, changes: Sequence[Change]) -> list[dict[Posting
     book = book.for_transaction()
     pasts = counting_pasts(book)
     sides = [
-        (place, sign, event, _counting_in(event, _windows_of(event, book, held), pasts))
-        for place, change in enumerate(changes)
+        (index, sign, event, _counting_in(event, _windows_of(event, book, held), pasts))
+        for index, change in enumerate(changes)
         for sign, event in ((-1, change.before), (1, change.after))
         if event is not None and not event.is_void
     ]
     moves: list[dict[Posting, Amounts]] = [{} for _ in changes]
     counting = {key for *_, keys in sides for key in keys}
     open_windows(book=book, keys=book.lacking(counting))
-    for place, sign, event, keys in sides:
+    for index, sign, event, keys in sides:
         amounts = event.amounts_signed(sign)
         for key in keys:
             rule = book.rules[key.budget_id]
             grain_at = rule.grain_at(event.time) if rule.is_rolling else None
-            _add(moves[place], Posting(book.window_ids[key], grain_at), amounts)
+            _add(moves[index], Posting(book.window_ids[key], grain_at), amounts)
     for rule in book.request_rules:
-        for place, posting, amounts in _moves_of_single_calls(book, rule, changes):
-            _add(moves[place], posting, amounts)
+        for index, posting, amounts in _moves_of_single_calls(book, rule, changes):
+            _add(moves[index], posting, amounts)
     return [
         {posting: amounts for posting, amounts in move.items() if amounts != NOTHING}
         for move in moves
@@ -156,25 +156,27 @@ def _moves_of_single_calls(
     window is renamed, so that what was told of it is not told again.
     """
     pairs = [[_window_of_single_call(rule, event) for event in change] for change in changes]
-    found = find_windows(book=book, keys={key for pair in pairs for key in pair if key is not None})
-    for place, (change, (named, new)) in enumerate(zip(changes, pairs, strict=True)):
+    windows = find_windows(
+        book=book, keys={key for pair in pairs for key in pair if key is not None}
+    )
+    for index, (change, (named, new)) in enumerate(zip(changes, pairs, strict=True)):
         old = named
-        if named is not None and named in found and _takes_over(book, named, new, found):
+        if named is not None and named in windows and _takes_over(book, named, new, windows):
             assert new is not None, "what takes over has a key"
             _rename_window(book, named, new)
             # The old name is free now, or goes with a window that was never used.
-            found = (found - {named} | {new}) if new not in found else found
+            windows = (windows - {named} | {new}) if new not in windows else windows
             old = new
-        if old is not None and old in found and change.before is not None:
-            yield place, Posting(book.window_ids[old], None), change.before.amounts_signed(-1)
+        if old is not None and old in windows and change.before is not None:
+            yield index, Posting(book.window_ids[old], None), change.before.amounts_signed(-1)
         if new is None or change.after is None:
             continue
         amounts = change.after.amounts_signed(1)
-        if new not in found:
+        if new not in windows:
             if not reaches_a_level(rule, amounts):
                 continue
             open_windows(book=book, keys={new})
-        yield place, Posting(book.window_ids[new], None), amounts
+        yield index, Posting(book.window_ids[new], None), amounts
 
 
 def _window_of_single_call(rule: BudgetRule, event: StoredEvent | None) -> WindowKey | None:
@@ -187,10 +189,10 @@ def _window_of_single_call(rule: BudgetRule, event: StoredEvent | None) -> Windo
 
 
 def _takes_over(
-    book: BudgetIndex, old: WindowKey, new: WindowKey | None, found: Collection[WindowKey]
+    book: BudgetIndex, old: WindowKey, new: WindowKey | None, windows: Collection[WindowKey]
 ) -> bool:
     """Return whether a call's window goes by a new key, which no window goes by that was used."""
-    return new is not None and new != old and (new not in found or _is_unused(book, new))
+    return new is not None and new != old and (new not in windows or _is_unused(book, new))
 
 
 def _is_unused(book: BudgetIndex, key: WindowKey) -> bool:

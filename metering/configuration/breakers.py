@@ -25,13 +25,7 @@ from metering.limits.breakers.states import (
 )
 from metering.limits.halts import forget_halts_on_commit
 from metering.models import Breaker
-from tenants.audit import (
-    audited_change,
-    create_audited,
-    delete_audited,
-    lock_stored,
-    record_change,
-)
+from tenants.audit import audited_change, create_audited, delete_audited, lock_stored, record_change
 from tenants.kinds import Kind
 from tenants.limits import require_room
 from tenants.models import Tenant

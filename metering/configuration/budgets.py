@@ -202,7 +202,7 @@ def update_budget(
     Raises ValidationError, and Conflict for a budget that is managed by someone else.
     """
     change_configuration(budget.tenant_id)
-    with audited_change(budget, actor=actor, changes=changes, facts=budget_facts) as change:
+    with audited_change(budget, actor=actor, changes=changes, details=budget_facts) as change:
         stored = change.row
         _require_manager(stored, manager)
         validate_budget(stored, levels or ())

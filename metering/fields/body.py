@@ -27,10 +27,7 @@ MATCH_SCHEMA: Final = {
     "description": "Dimension to value, to any of a list of values, or to null for none.",
     "properties": {
         name: {
-            "oneOf": [
-                _OR_NULL_SCHEMA,
-                {"type": "array", "items": _OR_NULL_SCHEMA, "minItems": 1},
-            ]
+            "oneOf": [_OR_NULL_SCHEMA, {"type": "array", "items": _OR_NULL_SCHEMA, "minItems": 1}]
         }
         for name in MATCHABLE
     },

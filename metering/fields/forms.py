@@ -3,27 +3,14 @@
 from typing import Any, Final
 
 from common.json_bodies import JsonObject
-from common.money import nanos_from_usd, usd_from_nanos
 from common.values import COUNT_MAX
 from metering.core.match import wanted_values
 from metering.fields.match_widget import MatchField
-from tenants.number_fields import AmountField, WholeNumberField
+from tenants.number_fields import WholeNumberField
 from tenants.roles import SCOPES_BY_ROLE, Role, Scope
 
 # Who may change budgets and prices: owners, admins and finance.
 MONEY_ROLES: Final = frozenset(role for role in Role if Scope.MANAGE in SCOPES_BY_ROLE[role])
-
-
-class UsdField(AmountField):
-    """An amount in USD; its value is whole nano-dollars."""
-
-    def prepare_value(self, value: Any) -> Any:
-        return usd_from_nanos(value) if isinstance(value, int) else value
-
-    def clean(self, value: Any) -> int | None:
-        """Raises ValidationError with a sentence for what is no amount."""
-        amount = super().clean(value)
-        return None if amount is None else nanos_from_usd(f"{amount:f}")
 
 
 def count_field(

@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from django import forms
+
 from common.money import usd_from_nanos
-from metering.pricing.rates import parse_rates, units
+from metering.pricing.rates import check_rates, parse_rates, units
+from tenants.number_fields import UsdField
 
 UNIT_WORDS: Final = {1_000_000: "per million", 1000: "per thousand", 1: "each"}
 # What forms offer; the API takes every class of usage that the price library knows.
@@ -27,7 +30,26 @@ def rate_unit(key: str) -> str:
     return UNIT_WORDS[units().units[key].per]
 
 
-def read_rates(data: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def rate_fields() -> dict[str, UsdField]:
+    """Return a field of forms for each rate."""
+    return {
+        f"rate_{key}": UsdField(label=f"{label}, USD {rate_unit(key)}", required=False)
+        for key, label in RATE_LABELS.items()
+    }
+
+
+class RatesForm(forms.Form):
+    """A form with `rate_fields`, which become the `rates` of a price."""
+
+    def clean(self) -> dict[str, Any]:
+        data: dict[str, Any] = super().clean() or self.cleaned_data
+        rates = data["rates"] = _read_rates(data)
+        if problem := check_rates(rates) if rates else "Give at least one rate.":
+            self.add_error("rate_input_tokens", problem)
+        return data
+
+
+def _read_rates(data: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Rates as a price stores them, from a form's nano-dollars by `rate_<key>`."""
     return {
         key: {"nanos": str(data[f"rate_{key}"]), "per": units().units[key].per}

@@ -16,12 +16,7 @@ from metering.calls.prepared_event import PreparedEvent, fingerprint_of
 from metering.calls.reading import lock_events
 from metering.calls.retries import with_retries
 from metering.calls.seals import keys_kept
-from metering.calls.storage import (
-    copy_incoming,
-    insert_incoming,
-    next_batch_id,
-    write_batch_row,
-)
+from metering.calls.storage import copy_incoming, insert_incoming, next_batch_id, write_batch_row
 from metering.ledger.opening import with_windows
 from metering.ledger.posting import post
 from metering.limits.lockouts import follow_levels
@@ -117,7 +112,7 @@ def _correct(
     tenant_id = configuration.tenant_id
     lock_merging(tenant_id)
     event_id, event_at = _find(tenant_id, asked)
-    found = lock_events(
+    events = lock_events(
         tenant_id=tenant_id,
         condition="e.id = %s AND e.time = %s",
         parameters=[event_id, event_at],
@@ -128,11 +123,11 @@ def _correct(
     ).last()
     if earlier is not None and _is_same(earlier, asked):
         return _answer(tenant_id, earlier)
-    if not found:
+    if not events:
         raise AlreadyCorrected(
             f"The event {asked.sent_id!r} was voided before; post a new event instead."
         )
-    event, new = found[0], _accepted(prepared)
+    event, new = events[0], _accepted(prepared)
     if new is not None and new.sent_body.reservation is None and event.reservation_id is not None:
         raise _SettledMeanwhile
     _take_back(configuration, event)
@@ -187,7 +182,7 @@ def _answer(tenant_id: int, correction: Correction) -> Corrected:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT id, cost_nanos FROM usage_event WHERE tenant_id = %s AND id = ANY(%s)",
-            [tenant_id, [one for one in ids if one is not None]],
+            [tenant_id, [id_ for id_ in ids if id_ is not None]],
         )
         costs: dict[int | None, int | None] = dict(cursor.fetchall())
     return Corrected(

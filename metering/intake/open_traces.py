@@ -63,21 +63,23 @@ def take_spans(tenant_id: int, spans: Iterable[SpanRecord], *, now: datetime) ->
     touched = {trace for trace, _ in known}
     partners = _partners(tenant_id, known)
     known |= partners
-    calls = calls_of_spans(one.span for one in known.values())
+    calls = calls_of_spans(each.span for each in known.values())
     # Of partners that are not all known nothing is decided again.
     is_cut = len({trace for trace, _ in partners}) >= PARTNERS_MAX
     judged = touched if is_cut else {trace for trace, _ in known}
-    changed = [one for one in _changed(calls, known) if one[0].span.trace in judged]
+    changed = [
+        (call, print_) for call, print_ in _changed(calls, known) if call.span.trace in judged
+    ]
     standing = {call.span.key for call in calls}
     gone = [
-        one
-        for key, one in known.items()
-        if one.call_fingerprint is not None and key not in standing and key[0] in judged
+        each
+        for key, each in known.items()
+        if each.call_fingerprint is not None and key not in standing and key[0] in judged
     ]
     _write(tenant_id, stored, known, changed, gone, now)
     return Traced(
         [call for call, _ in changed],
-        [key_of_id(one.span.source, f"{one.span.trace}-{one.span.span}") for one in gone],
+        [key_of_id(each.span.source, f"{each.span.trace}-{each.span.span}") for each in gone],
     )
 
 
@@ -139,8 +141,8 @@ def _partners(tenant_id: int, known: Mapping[SpanKey, _Kept]) -> dict[SpanKey, _
     """Return the traces of the same processes with calls that may be the same as calls of these
     traces.
     """
-    found: dict[SpanKey, _Kept] = {}
-    asking = [one.span for one in known.values() if one.span.is_call]
+    partners: dict[SpanKey, _Kept] = {}
+    asking = [kept.span for kept in known.values() if kept.span.is_call]
     seen = {trace for trace, _ in known}
     while asking and len(seen) < PARTNERS_MAX:
         traces = _traces_beside(tenant_id, asking, seen)
@@ -148,9 +150,9 @@ def _partners(tenant_id: int, known: Mapping[SpanKey, _Kept]) -> dict[SpanKey, _
             break
         seen |= traces
         loaded = _load_traces(tenant_id, traces)
-        found |= loaded
-        asking = [one.span for one in loaded.values() if one.span.is_call]
-    return found
+        partners |= loaded
+        asking = [kept.span for kept in loaded.values() if kept.span.is_call]
+    return partners
 
 
 def _traces_beside(
@@ -243,7 +245,7 @@ def _write(
     gone: Iterable[_Kept],
     now: datetime,
 ) -> None:
-    marks: dict[SpanKey, str | None] = {one.span.key: None for one in gone}
+    marks: dict[SpanKey, str | None] = {kept.span.key: None for kept in gone}
     marks |= {call.span.key: fingerprint for call, fingerprint in changed}
     rows = [
         {

@@ -277,14 +277,18 @@ def rerate_chunk(
     )
     reratings = {event.id: _rate(configuration, event) for event in events if _is_rated(event)}
     if not is_dry_run:
-        times = {id_: one.event.time for id_, one in reratings.items() if one.is_change}
+        times = {
+            id_: rerating.event.time for id_, rerating in reratings.items() if rerating.is_change
+        }
         locked = {
             id_: _rate(configuration, event)
             for id_, event in lock_events_of(tenant_id=tenant_id, times=times).items()
             if _is_rated(event)
         }
-        reratings = {id_: one for id_, one in reratings.items() if id_ not in times} | locked
-        _apply(configuration, [one for one in locked.values() if one.is_change])
+        reratings = {
+            id_: rerating for id_, rerating in reratings.items() if id_ not in times
+        } | locked
+        _apply(configuration, [rerating for rerating in locked.values() if rerating.is_change])
     end = Position(events[-1].time, events[-1].id) if len(events) == CHUNK_EVENTS else None
     return Chunk(_summary(list(reratings.values())), len(events), end)
 
@@ -311,17 +315,19 @@ def _rate(configuration: Configuration, event: StoredEvent) -> _Rerating:
 
 
 def _summary(reratings: Sequence[_Rerating]) -> RerateSummary:
-    changed = [one for one in reratings if one.is_change]
+    changed = [rerating for rerating in reratings if rerating.is_change]
     unpriced = CostSource.UNPRICED
     return RerateSummary(
         examined=len(reratings),
         changed=len(changed),
         newly_priced=sum(
-            1 for one in changed if one.event.cost_source == unpriced and one.source is not unpriced
+            1
+            for rerating in changed
+            if rerating.event.cost_source == unpriced and rerating.source is not unpriced
         ),
-        still_unpriced=sum(1 for one in reratings if one.source is unpriced),
+        still_unpriced=sum(1 for rerating in reratings if rerating.source is unpriced),
         difference_nanos=sum(
-            (one.cost_nanos or 0) - (one.event.cost_nanos or 0) for one in changed
+            (rerating.cost_nanos or 0) - (rerating.event.cost_nanos or 0) for rerating in changed
         ),
     )
 
@@ -332,14 +338,15 @@ def _apply(configuration: Configuration, reratings: Sequence[_Rerating]) -> None
         return
     tenant_id = configuration.tenant_id
     rolled_up = lock_batches(
-        tenant_id=tenant_id, batch_ids={one.event.batch_id for one in reratings}
+        tenant_id=tenant_id, batch_ids={rerating.event.batch_id for rerating in reratings}
     )
-    summed = [one.event.id for one in reratings if one.event.batch_id in rolled_up]
+    summed = [rerating.event.id for rerating in reratings if rerating.event.batch_id in rolled_up]
     post_deltas(tenant_id=tenant_id, event_ids=summed, sign=-1)
     _update_ratings(tenant_id, reratings)
     post_deltas(tenant_id=tenant_id, event_ids=summed, sign=1)
     changes = [
-        Change(one.event, one.event._replace(cost_nanos=one.cost_nanos)) for one in reratings
+        Change(rerating.event, rerating.event._replace(cost_nanos=rerating.cost_nanos))
+        for rerating in reratings
     ]
     book = configuration.budgets
     sums = added_up(movements(book, changes))
@@ -357,11 +364,11 @@ def _update_ratings(tenant_id: int, reratings: Sequence[_Rerating]) -> None:
             WHERE e.tenant_id = %s AND e.id = n.id AND e.time = n.time
             """,
             [
-                [one.event.id for one in reratings],
-                [one.event.time for one in reratings],
-                [one.cost_nanos for one in reratings],
-                [one.rating.price_id for one in reratings],
-                [one.source.value for one in reratings],
+                [rerating.event.id for rerating in reratings],
+                [rerating.event.time for rerating in reratings],
+                [rerating.cost_nanos for rerating in reratings],
+                [rerating.rating.price_id for rerating in reratings],
+                [rerating.source.value for rerating in reratings],
                 tenant_id,
             ],
         )

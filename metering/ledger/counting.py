@@ -294,9 +294,9 @@ def stored_amounts(
     ]
     if (first := max(rule.counts_from, since)) > EPOCH:
         conditions.append(sql.SQL("e.time >= {}").format(sql.Literal(first)))
-    for place, wanted in rule.wanted:
+    for index, wanted in rule.wanted:
         values = sql.Literal(sorted(wanted))
-        conditions.append(sql.SQL("{} = ANY({})").format(_dimension_sql(MATCHABLE[place]), values))
+        conditions.append(sql.SQL("{} = ANY({})").format(_dimension_sql(MATCHABLE[index]), values))
     portion = sql.SQL("date_bin({}::interval, time, {})").format(
         sql.Literal(f"{minutes} minutes"), sql.Literal(EPOCH)
     )
@@ -384,7 +384,7 @@ def _spelled(
     column: str, choices: type[Operation] | type[Status] | type[CostSource]
 ) -> sql.Composable:
     whens = [
-        sql.SQL("WHEN {} THEN {}").format(sql.Literal(one.value), sql.Literal(one.label))
-        for one in choices
+        sql.SQL("WHEN {} THEN {}").format(sql.Literal(choice.value), sql.Literal(choice.label))
+        for choice in choices
     ]
     return sql.SQL("CASE {} {} END").format(sql.Identifier(column), sql.SQL(" ").join(whens))

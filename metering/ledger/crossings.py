@@ -24,15 +24,7 @@ from metering.ledger.windows import (
     may_have_reached,
     used_percent,
 )
-from metering.models import (
-    BY_LEVEL,
-    Action,
-    BackgroundJob,
-    BudgetWindow,
-    Crossing,
-    FellBy,
-    JobKind,
-)
+from metering.models import BY_LEVEL, Action, BackgroundJob, BudgetWindow, Crossing, FellBy, JobKind
 
 # Windows that one transaction reads, and of these judges again: few enough to be done within a
 # second.

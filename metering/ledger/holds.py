@@ -19,12 +19,7 @@ from metering.budgets.index import BudgetIndex, WindowKey
 from metering.core.amounts import NOTHING, Amounts
 from metering.core.dimensions import MATCHABLE
 from metering.core.match import Values
-from metering.ledger.held_windows import (
-    HeldWindow,
-    HeldWindows,
-    forget_held_windows,
-    share_windows,
-)
+from metering.ledger.held_windows import HeldWindow, HeldWindows, forget_held_windows, share_windows
 from metering.ledger.posting import HoldMove
 from metering.models import ReservationState
 
@@ -323,12 +318,12 @@ class HoldMoves:
 
     def by_window(self) -> dict[int, HoldMove]:
         """Return the moves of each window, added up."""
-        found: dict[int, HoldMove] = {}
+        by_window: dict[int, HoldMove] = {}
         for window_ids, move in self._moves.items():
             for window_id in window_ids:
-                known = found.get(window_id)
-                found[window_id] = move if known is None else known.plus(move)
-        return found
+                known = by_window.get(window_id)
+                by_window[window_id] = move if known is None else known.plus(move)
+        return by_window
 
 
 def settle_with(  # noqa: PLR0913 - all of it is what a settle records

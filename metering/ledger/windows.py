@@ -148,7 +148,7 @@ def read_windows(book: BudgetIndex, keys: Iterable[WindowKey]) -> dict[WindowKey
             """,
             [*identify_windows(book, wanted), book.tenant_id],
         )
-        return {wanted[place - 1]: WindowState(*row) for place, *row in cursor.fetchall()}
+        return {wanted[number - 1]: WindowState(*row) for number, *row in cursor.fetchall()}
 
 
 def read_states(cursor: Any, tenant_id: int, window_ids: Sequence[int]) -> list[WindowState]:

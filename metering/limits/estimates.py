@@ -131,6 +131,6 @@ def _read(key: _Key) -> ExpectedSize | None:
 
 
 def _percentile(counts: dict[int, int]) -> int:
-    found = percentile_bin(counts, PERCENT)
-    assert found is not None, "every call that is known has a size"
-    return largest(found)
+    bin_ = percentile_bin(counts, PERCENT)
+    assert bin_ is not None, "every call that is known has a size"
+    return largest(bin_)

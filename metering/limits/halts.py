@@ -60,7 +60,7 @@ class ActiveHalt(NamedTuple):
 
     def matches(self, values: Values) -> bool:
         """Whether a call with these values is stopped."""
-        return all(values[place] in wanted for place, wanted in self.wanted)
+        return all(values[index] in wanted for index, wanted in self.wanted)
 
     def is_certain(self, now: datetime) -> bool:
         """Whether it refuses without a look at the database: no probe can be due."""
@@ -95,27 +95,27 @@ class ActiveHalts(tuple[ActiveHalt, ...]):
 
         A look-up for each set of dimensions that halts name, however many halts there are.
         """
-        found = [
+        halts = [
             halt
             for places, by_values in self._by_places.items()
-            for halt in by_values.get(tuple([values[place] for place in places]), ())
+            for halt in by_values.get(tuple([values[index] for index in places]), ())
         ]
-        found += [halt for halt in self._manifold if halt.matches(values)]
-        if any(halt.ends_at is not None for halt in found):
+        halts += [halt for halt in self._manifold if halt.matches(values)]
+        if any(halt.ends_at is not None for halt in halts):
             # What is remembered may have ended since it was read, above all without a database.
             now = timezone.now()
-            found = [halt for halt in found if halt.ends_at is None or halt.ends_at > now]
-        return sorted(found, key=lambda halt: (halt.kind != HaltKind.MANUAL, halt.id))
+            halts = [halt for halt in halts if halt.ends_at is None or halt.ends_at > now]
+        return sorted(halts, key=lambda halt: (halt.kind != HaltKind.MANUAL, halt.id))
 
     @cached_property
     def _by_places(self) -> dict[tuple[int, ...], dict[Values, list[ActiveHalt]]]:
-        found: dict[tuple[int, ...], dict[Values, list[ActiveHalt]]] = {}
+        halts: dict[tuple[int, ...], dict[Values, list[ActiveHalt]]] = {}
         for halt in self:
             if _combinations(halt) <= COMBINATIONS_MAX:
-                by_values = found.setdefault(tuple(place for place, _ in halt.wanted), {})
+                by_values = halts.setdefault(tuple(index for index, _ in halt.wanted), {})
                 for values in product(*(wanted for _, wanted in halt.wanted)):
                     by_values.setdefault(values, []).append(halt)
-        return found
+        return halts
 
     @cached_property
     def _manifold(self) -> list[ActiveHalt]:
@@ -180,11 +180,11 @@ class HaltsQuestion:
 
     def take(self, rows: Sequence[Sequence[Any]]) -> dict[int, ActiveHalts]:
         """The halts in force by tenant, out of the rows of HALTS_SQL; they are remembered."""
-        found: dict[int, list[ActiveHalt]] = {}
+        by_tenant: dict[int, list[ActiveHalt]] = {}
         marks = {}
         for tenant_id, *row in rows:
             mark, columns = row[:3], row[3:]
-            halts = found.setdefault(tenant_id, [])
+            halts = by_tenant.setdefault(tenant_id, [])
             marks[tenant_id] = HaltMark(*mark)
             if columns[0] is not None:
                 id_, text, reason, kind, since, *cause = columns
@@ -192,8 +192,10 @@ class HaltsQuestion:
                 halts.append(ActiveHalt(id_, match, reason, kind, since, wanted_of(match), *cause))
         current = {}
         for tenant_id, known in self.known.items():
-            if tenant_id in found:
-                read = ActiveHalts.of(found[tenant_id], mark=marks[tenant_id], read_at=self.read_at)
+            if tenant_id in by_tenant:
+                read = ActiveHalts.of(
+                    by_tenant[tenant_id], mark=marks[tenant_id], read_at=self.read_at
+                )
                 current[tenant_id] = note_halts(tenant_id, read)
             elif known is not None:
                 known.read_at = self.read_at

@@ -28,7 +28,7 @@ class ActiveLimitReduction(NamedTuple):
 
     def matches(self, values: Values) -> bool:
         """Whether budgets' limits count less for a call with these values."""
-        return all(values[place] in wanted for place, wanted in self.wanted)
+        return all(values[index] in wanted for index, wanted in self.wanted)
 
 
 def open_limit_reduction(

@@ -12,12 +12,7 @@ from metering.budgets.index import BudgetIndex
 from metering.budgets.rules import BudgetRule
 from metering.core.periods import ROLLING_SECONDS
 from metering.ledger.crossings import LevelChanges, Lockout
-from metering.limits.halts import (
-    forget_halts_on_commit,
-    halts_changed,
-    insert_halt,
-    match_of_group,
-)
+from metering.limits.halts import forget_halts_on_commit, halts_changed, insert_halt, match_of_group
 from metering.models import BY_LEVEL, Halt, HaltKind, Mode
 from tenants.audit import record_change
 

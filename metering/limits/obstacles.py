@@ -50,12 +50,12 @@ class Obstacles(NamedTuple):
             return []
         group = json.loads(group_key) if group_key else []
         match = match_of_group(rule.match, rule.per[: len(group)], group)
-        found = [
+        obstacles = [
             obstacle._replace(is_for_all=_covers(obstacle.match, match))
             for obstacle in self.all
             if may_meet(obstacle.match, match)
         ]
-        return sorted(found, key=lambda obstacle: not obstacle.is_for_all)[:NAMED_MAX]
+        return sorted(obstacles, key=lambda obstacle: not obstacle.is_for_all)[:NAMED_MAX]
 
 
 def read_obstacles(tenant_id: int, *, now: datetime) -> Obstacles:

@@ -81,7 +81,7 @@ class WatchedWindow:
         """How pressing it is: over, near (a level is reached), or calm."""
         if self.percent >= WHOLE:
             return "over"
-        reached = [one.percent for one in self.rule.levels if one.percent <= self.percent]
+        reached = [level.percent for level in self.rule.levels if level.percent <= self.percent]
         return "near" if reached else "calm"
 
 
@@ -140,18 +140,20 @@ def watched_windows(
         skipped=skipped,
     )
     waiting = open_requests(tenant_id, now)
-    found = [
+    watched = [
         _watched(book.rules[row.state.budget_id], row.state, waiting, windows=row.windows, now=now)
         for row in rows
         if row.state.budget_id in book.rules
     ]
-    found = _with_unknown(tenant_id, found, now)
-    found.sort(key=lambda one: (-one.percent, one.rule.name, one.state.id))
+    watched = _with_unknown(tenant_id, watched, now)
+    watched.sort(key=lambda window: (-window.percent, window.rule.name, window.state.id))
     over, running_out = (rows[0].over, rows[0].running_out) if rows else (0, 0)
     # Windows without an end have no rate in SQL; those that are shown have one here.
-    endless = sum(one.state.ends_at is None and bool(one.outlook.runs_out_at) for one in found)
+    endless = sum(
+        window.state.ends_at is None and bool(window.outlook.runs_out_at) for window in watched
+    )
     spreads = {row.state.budget_id: Spread(row.windows, row.bins) for row in rows}
-    return Watch(found, over, running_out + endless, spreads)
+    return Watch(watched, over, running_out + endless, spreads)
 
 
 def watched_window(
@@ -160,10 +162,10 @@ def watched_window(
     """One window; one whose period is over is judged as of its end."""
     is_past = state.ends_at is not None and state.ends_at <= now
     at = state.ends_at - timedelta(microseconds=1) if is_past and state.ends_at else now
-    found = _watched(rule, state, open_requests(tenant_id, now), windows=1, now=at)
+    watched = _watched(rule, state, open_requests(tenant_id, now), windows=1, now=at)
     if is_past:
-        found = replace(found, outlook=Outlook(is_over=found.percent >= WHOLE), requests=0)
-    return _with_unknown(tenant_id, [found], now)[0]
+        watched = replace(watched, outlook=Outlook(is_over=watched.percent >= WHOLE), requests=0)
+    return _with_unknown(tenant_id, [watched], now)[0]
 
 
 def windows_about(book: BudgetIndex, filters: Mapping[str, Sequence[str]]) -> WindowFilter:
@@ -186,9 +188,11 @@ def _is_about(rule: BudgetRule, name: str, values: Sequence[str]) -> bool:
 def _with_unknown(
     tenant_id: int, windows: Sequence[WatchedWindow], now: datetime
 ) -> list[WatchedWindow]:
-    asked = [window_from(one.rule, one.state.id, one.state.starts_at, now) for one in windows]
+    asked = [
+        window_from(window.rule, window.state.id, window.state.starts_at, now) for window in windows
+    ]
     unknown = unknown_by_window(tenant_id, asked, now=now)
-    return [replace(one, unknown_nanos=unknown.get(one.state.id, 0)) for one in windows]
+    return [replace(window, unknown_nanos=unknown.get(window.state.id, 0)) for window in windows]
 
 
 def windows_of_groups(
@@ -202,8 +206,8 @@ def windows_of_groups(
             {
                 "tenant": tenant_id,
                 "now": now,
-                "budget_ids": [one.budget_id for one in wanted],
-                "group_keys": [one.group_key for one in wanted],
+                "budget_ids": [group.budget_id for group in wanted],
+                "group_keys": [group.group_key for group in wanted],
             },
         )
         states = [WindowState(*row) for row in cursor.fetchall()]
@@ -244,9 +248,9 @@ def _watched(
         limit = rule.limit_seconds + raised[4]
     else:
         part = _fullest_part(rule, use.part)
-        place = list(rule.limits).index(part)
-        spent, held = state.spent[place], state.reserved[place]
-        limit = (rule.limits[part] or 0) + raised[place]
+        index = list(rule.limits).index(part)
+        spent, held = state.spent[index], state.reserved[index]
+        limit = (rule.limits[part] or 0) + raised[index]
         if part == "cost_nanos":
             limit += state.carried_nanos
         use = use._replace(part=part)
@@ -269,9 +273,9 @@ def _watched(
 
 def _raises_now(rule: BudgetRule, group_key: str, now: datetime) -> tuple[LimitIncreaseRule, ...]:
     return tuple(
-        one
-        for one in rule.raises
-        if one.starts_at <= now < one.ends_at and one.group_key in ("", group_key)
+        increase
+        for increase in rule.raises
+        if increase.starts_at <= now < increase.ends_at and increase.group_key in ("", group_key)
     )
 
 
@@ -326,20 +330,22 @@ def full_parts(window: WatchedWindow, add: Sequence[int], *, now: datetime) -> l
     Pure.
     """
     rule, state = window.rule, window.state
-    percent = min((one.percent for one in rule.levels if one.action in REFUSING), default=None)
+    percent = min(
+        (level.percent for level in rule.levels if level.action in REFUSING), default=None
+    )
     if percent is None:
         return []
     raised = rule.raised(state.group_key, now)
-    more = [one + another for one, another in zip(raised, add, strict=True)]
-    more[0] += state.carried_nanos
-    used = [one + another for one, another in zip(state.spent, state.reserved, strict=True)]
-    found = [
+    added = [before + more for before, more in zip(raised, add, strict=True)]
+    added[0] += state.carried_nanos
+    used = [spent + reserved for spent, reserved in zip(state.spent, state.reserved, strict=True)]
+    parts = [
         part
-        for place, (part, limit) in enumerate(rule.limits.items())
-        if limit is not None and used[place] * 100 >= percent * (limit + more[place])
+        for index, (part, limit) in enumerate(rule.limits.items())
+        if limit is not None and used[index] * 100 >= percent * (limit + added[index])
     ]
     if rule.limit_seconds is None or state.first_used_at is None:
-        return found
+        return parts
     seconds = _seconds(state.first_used_at, now)
-    is_late = seconds * 100 >= percent * (rule.limit_seconds + more[4])
-    return [*found, "seconds"] if is_late else found
+    is_late = seconds * 100 >= percent * (rule.limit_seconds + added[4])
+    return [*parts, "seconds"] if is_late else parts

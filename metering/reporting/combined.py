@@ -100,8 +100,8 @@ def count_combined(  # noqa: PLR0913 - what is asked, and of what
         if read and (within is NO_CONDITION or batch_ids):
             parts.append(_of_events(question, read, names, join(" AND ", [within, wanted])))
     every = join(" UNION ALL ", parts)
-    each = ", ".join(["bucket", *(f"value_{place}" for place in range(len(names)))])
-    groups = ", ".join(["bucket", *(f"value_{place}" for place in range(len(group_by)))])
+    each = ", ".join(["bucket", *(f"value_{index}" for index in range(len(names)))])
+    groups = ", ".join(["bucket", *(f"value_{index}" for index in range(len(group_by)))])
     rows = fetch_in_time(
         f"SELECT {groups}, count(*) FROM (SELECT DISTINCT {each} FROM ({every.sql}) parts) used"
         f" GROUP BY {groups}",
@@ -115,7 +115,7 @@ def _of_combinations(
     question: UsageQuestion, spans: Sequence[_Span], names: Sequence[str], wanted: Condition
 ) -> Iterator[Condition]:
     """Yield for each span what combinations say of it."""
-    columns = ", ".join(f'"{name}" AS value_{place}' for place, name in enumerate(names))
+    columns = ", ".join(f'"{name}" AS value_{index}' for index, name in enumerate(names))
     used = _COMBINATIONS.format(columns=columns, wanted=wanted.sql)
     for span in spans:
         days = [span.begins - _DAY, span.ends]
@@ -127,7 +127,7 @@ def _of_events(
     question: UsageQuestion, spans: Sequence[_Span], names: Sequence[str], wanted: Condition
 ) -> Condition:
     """Return what events say of all spans."""
-    columns = ", ".join(f"{event_value(name)} AS value_{place}" for place, name in enumerate(names))
+    columns = ", ".join(f"{event_value(name)} AS value_{index}" for index, name in enumerate(names))
     bounds = [min(span.begins for span in spans), max(span.ends for span in spans)]
     return Condition(
         _EVENTS.format(columns=columns, wanted=wanted.sql),

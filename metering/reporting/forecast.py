@@ -146,9 +146,9 @@ def _cut_days(
         portion += [Bucket(starts_at, starts_at, cut_at), Bucket(cut_at, cut_at, ends_at)]
     used = measures_in(history, portion, (), {()})
     read = []
-    for place, day in enumerate(past):
-        early = used.get((2 * place + 1, ()), Measures()).cost_nanos
-        late = used.get((2 * place + 2, ()), Measures()).cost_nanos
+    for index, day in enumerate(past):
+        early = used.get((2 * index + 1, ()), Measures()).cost_nanos
+        late = used.get((2 * index + 2, ()), Measures()).cost_nanos
         weekday = day.starts_at.astimezone(zone).weekday()
         read.append(PastDay(weekday, early + late, round(late * rest_share)))
     return list(dropwhile(lambda day: day.cost_nanos == 0, read))

@@ -44,7 +44,7 @@ _RANKED: Final = f"""
     )
 """
 _BIN_COUNTS: Final = ", ".join(
-    f"coalesce(sum(number) FILTER (WHERE bin = {place}), 0)::bigint" for place in range(BINS)
+    f"coalesce(sum(number) FILTER (WHERE bin = {bin_}), 0)::bigint" for bin_ in range(BINS)
 )
 # How full a window is takes long to tell: it is told once for each, before they are ranked.
 _FULLEST: Final = f"""

@@ -36,9 +36,9 @@ def share(part: int, whole: int) -> Decimal | None:
 
 
 RATIOS: Final[Mapping[str, Callable[[Measures], Figure]]] = {
-    "cost_per_request": lambda one: per_unit(one.cost_nanos, one.requests),
-    "error_rate": lambda one: share(one.errors, one.requests + one.tool_calls),
-    "cache_hit_share": lambda one: share(one.cache_read_tokens, one.input_tokens),
+    "cost_per_request": lambda measures: per_unit(measures.cost_nanos, measures.requests),
+    "error_rate": lambda measures: share(measures.errors, measures.requests + measures.tool_calls),
+    "cache_hit_share": lambda measures: share(measures.cache_read_tokens, measures.input_tokens),
 }
 SUCCESSES: Final = ("successes", "cost_per_success_usd")
 METRICS: Final = (*RATIOS, *DISTINCT, *PERCENTILES, *SUCCESSES)
@@ -102,8 +102,8 @@ class _Read(NamedTuple):
             return RATIOS[name](measures)
         if name in PERCENTILES:
             percent, measure = PERCENTILES[name]
-            found: Mapping[int, int | None] = getattr(self.percentiles.get(cell), measure, {})
-            return found.get(percent)
+            percentiles: Mapping[int, int | None] = getattr(self.percentiles.get(cell), measure, {})
+            return percentiles.get(percent)
         if OTHER in cell[1]:
             return None  # which values the long tail is of is not known
         if name == "cost_per_success_usd":

@@ -37,8 +37,8 @@ def read_call(
     key = EventKey.objects.filter(tenant_id=tenant_id, key=own_key).first()
     event = None
     if key is not None:
-        found = UsageEvent.objects.filter(tenant_id=tenant_id, id=key.event_id)
-        event = found.filter(time=key.event_at).first()
+        events = UsageEvent.objects.filter(tenant_id=tenant_id, id=key.event_id)
+        event = events.filter(time=key.event_at).first()
     if event is None or (teams is not None and event.team not in teams):
         raise NotFound("There is no such call.")
     own = ReportOfCall(event.source, event.sent_id, event.route, event.time)
@@ -49,8 +49,8 @@ def read_call(
     rows = CallReport.objects.filter(tenant_id=tenant_id, group_id=group.group_id)
     stored = [report_from_text(row.report) for row in rows if row.event_id == event.id]
     further = [
-        ReportOfCall(one.body.source or "", one.body.id, one.route, one.at)
-        for one in stored
-        if (one.body.source or "", one.body.id) != (event.source, event.sent_id)
+        ReportOfCall(report.body.source or "", report.body.id, report.route, report.at)
+        for report in stored
+        if (report.body.source or "", report.body.id) != (event.source, event.sent_id)
     ]
-    return OneCall(event, [own, *sorted(further, key=lambda one: one.at)])
+    return OneCall(event, [own, *sorted(further, key=lambda report: report.at)])

@@ -84,11 +84,11 @@ def percentiles_of(question: UsageQuestion, rows: Sequence[UsageRow]) -> list[Pe
         return []
     portion = portion_of(question, rows)
     _require_days(portion, dimension_set)
-    found = percentiles_in(question, portion, question.group_by, {row.key for row in rows})
-    place_of = {bucket.start: place for place, bucket in enumerate(portion, 1)}
+    percentiles = percentiles_in(question, portion, question.group_by, {row.key for row in rows})
+    number_of = {bucket.start: number for number, bucket in enumerate(portion, 1)}
     nothing = dict.fromkeys(PERCENTS)
     return [
-        found.get((place_of[row.start], row.key), Percentiles(nothing, nothing, nothing))
+        percentiles.get((number_of[row.start], row.key), Percentiles(nothing, nothing, nothing))
         for row in rows
     ]
 

@@ -12,13 +12,7 @@ from django.utils import timezone
 from metering.reporting.comparison import Comparison
 from metering.reporting.intervals import Bucket
 from metering.reporting.kept import require_sums
-from metering.reporting.metrics import (
-    Coverage,
-    Figures,
-    coverage_of,
-    figures_in,
-    require_metrics,
-)
+from metering.reporting.metrics import Coverage, Figures, coverage_of, figures_in, require_metrics
 from metering.reporting.question import UsageQuestion
 from metering.reporting.usage import Cell, Keys, Measures, UsageRow, measures_in, portion_of, usage
 
@@ -67,13 +61,13 @@ def usage_report(  # noqa: PLR0913 - what may be asked
     total = figures_in(question, [question.whole], (), {whole: page.total}, metrics)[whole]
     rows = list(page.rows)
     portion = portion_of(question, rows) if rows else []
-    number = {bucket.start: place for place, bucket in enumerate(portion, 1)}
+    number = {bucket.start: index for index, bucket in enumerate(portion, 1)}
     cells = {(number[row.start], row.key): row.measures for row in rows}
     if is_cumulative:
         cells = _running(question, portion, question.group_by, cells, cells)
-    found = {whole: total}
+    figures = {whole: total}
     if question.group_by or question.interval != "none":  # else the only row is the total
-        found = figures_in(question, portion, question.group_by, cells, metrics)
+        figures = figures_in(question, portion, question.group_by, cells, metrics)
     before: Mapping[Cell, Figures] = {}
     previous_total = None
     if is_compared:
@@ -83,7 +77,7 @@ def usage_report(  # noqa: PLR0913 - what may be asked
     at = [(number[row.start], row.key) for row in rows]
     return UsageReport(
         [
-            ReportRow(row._replace(measures=cells[cell]), found[cell], before.get(cell))
+            ReportRow(row._replace(measures=cells[cell]), figures[cell], before.get(cell))
             for row, cell in zip(rows, at, strict=True)
         ],
         total,

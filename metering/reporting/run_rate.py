@@ -91,6 +91,6 @@ def _band(costs: Floats, factors: Floats, *, horizon: int) -> tuple[float, float
     if len(ratios) < RATIOS_MIN:
         return 0.0, 2.0
     ratios.sort()
-    place = max(0, int((len(ratios) + 1) * TAIL) - 1)
+    index = max(0, int((len(ratios) + 1) * TAIL) - 1)
     width = (horizon / known) ** 0.5
-    return min(1.0, float(ratios[place])) ** width, max(1.0, float(ratios[-1 - place])) ** width
+    return min(1.0, float(ratios[index])) ** width, max(1.0, float(ratios[-1 - index])) ** width

@@ -135,7 +135,7 @@ def savings_by_model(question: UsageQuestion) -> list[Finding]:
 
 def _shown(findings: Iterable[Finding]) -> list[Finding]:
     shown = [finding for finding in findings if finding.nanos >= NANOS_MIN]
-    return sorted(shown, key=lambda one: (-one.nanos, one.kind, sorted(one.filters.items())))
+    return sorted(shown, key=lambda each: (-each.nanos, each.kind, sorted(each.filters.items())))
 
 
 def _by_models(question: UsageQuestion) -> Iterator[Finding]:
@@ -166,11 +166,11 @@ def _models(question: UsageQuestion, book: PriceBook) -> list[_ModelSums]:
     return [
         _ModelSums(
             name,
-            sum(day.cost_nanos for _, day, _ in found),
-            sum(day.requests for _, day, _ in found),
-            found,
+            sum(day.cost_nanos for _, day, _ in days_of_model),
+            sum(day.requests for _, day, _ in days_of_model),
+            days_of_model,
         )
-        for name, found in days.items()
+        for name, days_of_model in days.items()
     ]
 
 
@@ -197,7 +197,7 @@ def _cheapest_other(
     if any(day.unpriced for _, day, _ in model.days):
         return  # what it cost is not known
     days = [(at, _Tokens.of(day)) for at, day, _ in model.days]
-    found: list[Finding] = []
+    findings: list[Finding] = []
     for other in models:
         if other is model or other.provider != model.provider:
             continue
@@ -207,8 +207,8 @@ def _cheapest_other(
         saved = model.cost_nanos - _rounded(cost)
         if saved * 100 >= model.cost_nanos * SAVED_PERCENT_MIN:
             filters = {"model": model.model}
-            found.append(Finding(Kind.CHEAPER_MODEL, saved, model.calls, filters, other.model))
-    yield from sorted(found, key=lambda one: one.nanos)[:1]
+            findings.append(Finding(Kind.CHEAPER_MODEL, saved, model.calls, filters, other.model))
+    yield from sorted(findings, key=lambda finding: finding.nanos)[:1]
 
 
 def _cost_as(

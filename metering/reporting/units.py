@@ -94,8 +94,8 @@ def unit_report(
     figures = _figures_in(question, portion, unit)
     earlier = _figures_in(previous, list(previous.buckets()), unit) if previous else []
     rows = [
-        UnitRow(bucket.start, figures[place], earlier[place] if place < len(earlier) else None)
-        for place, bucket in enumerate(portion)
+        UnitRow(bucket.start, figures[index], earlier[index] if index < len(earlier) else None)
+        for index, bucket in enumerate(portion)
     ]
     return UnitReport(rows, total, previous_total)
 
@@ -119,10 +119,10 @@ def _counts_in(question: UsageQuestion, portion: Sequence[Bucket], unit: Unit) -
     if unit.is_posted:
         return _posted_in(question, portion, unit.name)
     if unit.name == SUCCESS:
-        found = successes_in(question, portion, (), _ALL)
+        counts = successes_in(question, portion, (), _ALL)
     else:
-        found = distinct_in(question, portion, (), _ALL, dimension=unit.name)
-    return {number: count for (number, _), count in found.items()}
+        counts = distinct_in(question, portion, (), _ALL, dimension=unit.name)
+    return {number: count for (number, _), count in counts.items()}
 
 
 def _posted_in(question: UsageQuestion, portion: Sequence[Bucket], name: str) -> dict[int, int]:

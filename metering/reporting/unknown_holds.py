@@ -142,8 +142,8 @@ def list_unknown(
     ended.
     """
     before_at, before_id = before or (question.ends_at, _LAST_ID)
-    place = {"before_at": before_at, "before_id": before_id, "limit": limit}
-    rows = fetch_rows(_LIST, question.parameters() | place)
+    page = {"before_at": before_at, "before_id": before_id, "limit": limit}
+    rows = fetch_rows(_LIST, question.parameters() | page)
     return [UnknownHold._make((*row[:3], json.loads(row[3]), *row[4:])) for row in rows]
 
 

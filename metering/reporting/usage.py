@@ -169,7 +169,7 @@ def are_empty(portion: Iterable[Bucket]) -> bool:
 def filters_of(question: UsageQuestion, group_by: Sequence[str], keys: Keys) -> Filters:
     """Return the question's filters, and that nothing but the values of these groups is read."""
     values = {
-        name: tuple(sorted({key[place] for key in keys})) for place, name in enumerate(group_by)
+        name: tuple(sorted({key[index] for key in keys})) for index, name in enumerate(group_by)
     }
     return {**question.filters, **values}
 
@@ -254,9 +254,9 @@ def _rows_by_cost(
     after = None if position is None else position.group
     order = "sum(cost_nanos) DESC, " if after is None else ""
     most = limit + len(shown)
-    found = _read_rows(question, source, [question.whole], after, most, order=order)
-    return found._replace(
-        rows=[row for row in found.rows if mark_of_group(row.key) not in shown][:limit]
+    costliest = _read_rows(question, source, [question.whole], after, most, order=order)
+    return costliest._replace(
+        rows=[row for row in costliest.rows if mark_of_group(row.key) not in shown][:limit]
     )
 
 
@@ -288,7 +288,7 @@ def _read_rows(
         [*parts.parameters, *condition.parameters, limit],
     )
     end = 1 + width + len(MEASURES)
-    found = [
+    usage_rows = [
         UsageRow(
             question.group_by,
             tuple(row[1 : 1 + width]),
@@ -298,5 +298,5 @@ def _read_rows(
         for row in rows
     ]
     if not order:
-        return _Found(found)
-    return _Found(found, Measures(*rows[0][end:]) if rows else Measures())
+        return _Found(usage_rows)
+    return _Found(usage_rows, Measures(*rows[0][end:]) if rows else Measures())

@@ -140,7 +140,6 @@ def rows_to_add(
     `filters`, unless they are the question's own, name values as well.
     """
     filters = question.filters if filters is None else filters
-    tenant_id = question.tenant_id
     parts = stretches(portion, source.sets)
     if table.negative_columns is not None:
         parts = _with_overlaps(question, source, portion, has_groups=bool(group_by)) or parts
@@ -151,12 +150,8 @@ def rows_to_add(
             f"SELECT {_columns(number, map(event_value, group_by), columns)} FROM {table.events}"
             f" WHERE tenant_id = %s AND {table.event_condition} AND {within.sql} AND {wanted.sql}"
         )
-        if table.event_sums is not None:
-            key = ", ".join(["bucket", *(f"group_{index}" for index in range(len(group_by)))])
-            events = f"SELECT {key}, {table.event_sums} FROM ({events}) events GROUP BY {key}"
-        return Condition(
-            events, [*number.parameters, tenant_id, *within.parameters, *wanted.parameters]
-        )
+        parameters = [question.tenant_id, *within.parameters, *wanted.parameters]
+        return Condition(_added_up(events, table, len(group_by)), [*number.parameters, *parameters])
 
     def select(part: Stretch) -> Condition:
         bounds = [part.starts_at, part.ends_at]
@@ -167,11 +162,12 @@ def rows_to_add(
         number = _bucket_of("starts_at", portion, part.bucket)
         wanted = on_rollup(filters, part.source)
         names = [rollup_value(name, part.source) for name in group_by]
+        parameters = [question.tenant_id, part.source.number, *bounds, *wanted.parameters]
         return Condition(
             f"SELECT {_columns(number, names, table.columns)} FROM {table.rollups} WHERE"
             " tenant_id = %s AND dimension_set = %s AND starts_at >= %s AND starts_at < %s"
             f" AND {table.rollup_condition} AND {wanted.sql}",
-            [*number.parameters, tenant_id, part.source.number, *bounds, *wanted.parameters],
+            [*number.parameters, *parameters],
         )
 
     selects = [select(part) for part in parts]
@@ -181,6 +177,14 @@ def rows_to_add(
         if waiting is not None:
             selects.append(select_events(waiting, bucket, table.event_columns))
     return join(" UNION ALL ", selects)
+
+
+def _added_up(events: str, table: Table, groups: int) -> str:
+    """Return events as one row of each bucket and group, for a table that adds them up."""
+    if table.event_sums is None:
+        return events
+    key = ", ".join(["bucket", *(f"group_{index}" for index in range(groups))])
+    return f"SELECT {key}, {table.event_sums} FROM ({events}) events GROUP BY {key}"
 
 
 def _with_overlaps(

@@ -185,13 +185,13 @@ class Judge:
                 rule, balance, asked, now=now, limit_percent=limit_percent
             ):
                 continue
-            place = _Place(rule, key, self.windows[window_id], balance)
-            objections += self._object(candidate, place, limit_percent)
+            assessed = _Place(rule, key, self.windows[window_id], balance)
+            objections += self._object(candidate, assessed, limit_percent)
         for rule in book.request_rules:
             if rule.group(candidate.values) is not None and self.now >= rule.counts_from:
                 balance = WindowBalance(raised=rule.raised("", self.now))
-                place = _Place(rule, None, None, balance)
-                objections += self._object(candidate, place, limit_percent)
+                assessed = _Place(rule, None, None, balance)
+                objections += self._object(candidate, assessed, limit_percent)
         if not objections:
             return Assessment(candidate, (), (), wants_cheaper=False)
         refusals = [objection for objection in objections if objection.refuses]
@@ -200,21 +200,21 @@ class Judge:
         return Assessment(candidate, objections, refusals, wants_cheaper)
 
     def _object(
-        self, candidate: Candidate, place: _Place, limit_percent: int
+        self, candidate: Candidate, assessed: _Place, limit_percent: int
     ) -> Sequence[Objection]:
         """Return the objection of a budget, if it has one."""
-        rule, _, window, balance = place
+        rule, _, window, balance = assessed
         if candidate.is_unpriced and self.refuses_unpriced(rule):
-            return (Objection(*place, None),)
+            return (Objection(*assessed, None),)
         passed = passed_level(
             rule, balance, candidate.checked, now=self.now, limit_percent=limit_percent
         )
         if passed is None:
             return ()
         if passed.level.action != "throttle" or window is None:
-            return (Objection(*place, passed),)
+            return (Objection(*assessed, passed),)
         pace, wait_seconds = self._throttle(rule, passed, window, balance, candidate)
-        return (Objection(*place, passed, wait_seconds, pace),)
+        return (Objection(*assessed, passed, wait_seconds, pace),)
 
     def refuses_unpriced(self, rule: BudgetRule) -> bool:
         """Whether a call whose cost no one knows is refused by a budget that is enforced."""

@@ -340,10 +340,10 @@ def budget_answer(
         level=(window.level_percent or None) if window else None,
         **_reserved_answer(rule, balance),
     )
-    for place in rule.limited_places:
-        if place:
-            setattr(answer, f"limit_{PARTS[place]}", balance.limit(rule, place))
-            setattr(answer, f"spent_{PARTS[place]}", balance.spent[place])
+    for index in rule.limited_indexes:
+        if index:
+            setattr(answer, f"limit_{PARTS[index]}", balance.limit(rule, index))
+            setattr(answer, f"spent_{PARTS[index]}", balance.spent[index])
     if (limit_seconds := balance.limit_seconds(rule)) is not None:
         answer.limit_seconds = limit_seconds
     return answer
@@ -357,12 +357,12 @@ def _reserved_answer(rule: BudgetRule, balance: WindowBalance) -> JsonObject:
         "reserved_usd": usd_from_nanos(reserved[0]),
         "remaining_usd": usd_or_none(None if limit is None else limit - spent[0] - reserved[0]),
     }
-    for place in rule.limited_places:
-        if place:
-            part, limit = PARTS[place], balance.limit(rule, place)
+    for index in rule.limited_indexes:
+        if index:
+            part, limit = PARTS[index], balance.limit(rule, index)
             assert limit is not None, "the part is limited"
-            answer[f"reserved_{part}"] = reserved[place]
-            answer[f"remaining_{part}"] = limit - spent[place] - reserved[place]
+            answer[f"reserved_{part}"] = reserved[index]
+            answer[f"remaining_{part}"] = limit - spent[index] - reserved[index]
     if rule.limit_seconds is not None:
         answer["first_used_at"] = balance.first_used_at
     return answer

@@ -19,13 +19,7 @@ from metering.simulation.earlier import remember_earlier
 from metering.simulation.outcome import SimulationOutcome
 from metering.simulation.proposals import Proposal, ProposedBudget
 from metering.simulation.reading import Stretch
-from metering.simulation.running import (
-    Replayed,
-    TooManyCalls,
-    read_increases,
-    simulate,
-    time_limit,
-)
+from metering.simulation.running import Replayed, TooManyCalls, read_increases, simulate, time_limit
 from metering.snapshot import known_configuration
 
 Result = TypeVar("Result")

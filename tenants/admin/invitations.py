@@ -11,20 +11,13 @@ from django.urls import reverse
 from unfold.decorators import action
 from unfold.decorators import display as labelled
 from unfold.enums import ActionVariant
-from unfold.widgets import UnfoldAdminEmailInputWidget, UnfoldAdminSelectWidget
 
 from tenants.admin.granting import granting_role, role_choices
 from tenants.admin.secrets import shown_once
 from tenants.admin_forms import FilledForm, RowForm
 from tenants.admin_questions import Question, ask
 from tenants.admin_site import TenantModelAdmin, actor_of, shown_moment, site, tenant_of
-from tenants.invitations import (
-    InvitationState,
-    invite,
-    invite_again,
-    revoke_invitation,
-    state_of,
-)
+from tenants.invitations import InvitationState, invite, invite_again, revoke_invitation, state_of
 from tenants.links import can_mail, shown_link
 from tenants.members import MembershipRefused
 from tenants.middleware import TenantRequest
@@ -41,10 +34,8 @@ OPEN = frozenset({InvitationState.PENDING, InvitationState.EXPIRED})
 class InvitationForm(RowForm):
     """A person by address, and a role."""
 
-    email = forms.EmailField(
-        label="Email address", max_length=254, widget=UnfoldAdminEmailInputWidget()
-    )
-    role = forms.ChoiceField(initial=Role.VIEWER.value, widget=UnfoldAdminSelectWidget())
+    email = forms.EmailField(label="Email address", max_length=254)
+    role = forms.ChoiceField(initial=Role.VIEWER.value)
 
     class Meta:
         model = Invitation

@@ -1,37 +1,24 @@
 """Admin pages of API keys."""
 
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
-from django import forms
 from django.contrib.admin import display, register
-from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from unfold.decorators import display as labelled
-from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminTextInputWidget
 
 from tenants.admin.secrets import shown_once
 from tenants.admin_forms import FilledForm, RowForm
 from tenants.admin_site import TenantModelAdmin, actor_of, site, tenant_of
+from tenants.forms import KeyFields
 from tenants.keys import create_api_key, revoke_api_key
 from tenants.middleware import TenantRequest
 from tenants.models import ApiKey, User
-from tenants.roles import ROLES_THAT_GRANT, SCOPE_WORDS
+from tenants.roles import ROLES_THAT_GRANT
 
 
-class KeyForm(RowForm):
-    """What a new key is called and may do."""
-
-    name = forms.CharField(
-        max_length=200,
-        widget=UnfoldAdminTextInputWidget(),
-        help_text="Who or what will use it, as in “research service, production”.",
-    )
-    scopes = forms.MultipleChoiceField(
-        choices=[(scope.value, f"{scope}: {words}") for scope, words in SCOPE_WORDS.items()],
-        widget=UnfoldAdminCheckboxSelectMultipleWidget(),
-        initial=["ingest"],
-    )
+class KeyForm(KeyFields, RowForm):
+    """A new key."""
 
     class Meta:
         model = ApiKey
@@ -39,14 +26,6 @@ class KeyForm(RowForm):
         help_texts: ClassVar[dict[str, str]] = {
             "expires_at": "In the workspace's zone. Empty: it never expires."
         }
-
-    def clean_expires_at(self) -> Any:
-        expires_at = self.cleaned_data["expires_at"]
-        if expires_at is not None and expires_at <= timezone.now():
-            raise ValidationError(
-                "This time is in the past. Choose a later one, or leave it empty."
-            )
-        return expires_at
 
 
 @register(ApiKey, site=site)
@@ -76,8 +55,7 @@ class KeyAdmin(TenantModelAdmin):
         return ", ".join(obj.scopes)
 
     @labelled(
-        description="State",
-        label={"in use": "success", "revoked": "danger", "expired": "warning"},
+        description="State", label={"in use": "success", "revoked": "danger", "expired": "warning"}
     )
     def state(self, obj: ApiKey) -> str:
         if obj.revoked_at is not None:

@@ -8,11 +8,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 
-from tenants.admin.granting import (
-    ROLE_LABELS,
-    granting_role,
-    role_choices,
-)
+from tenants.admin.granting import ROLE_LABELS, granting_role, role_choices
 from tenants.admin_forms import FilledForm
 from tenants.admin_site import Context, TenantModelAdmin, actor_of, site
 from tenants.members import change_role, remove_member, working_keys_of
@@ -46,10 +42,7 @@ class MemberAdmin(TenantModelAdmin):
         return rows.select_related("user").order_by("user__email")
 
     def add_view(
-        self,
-        request: HttpRequest,
-        form_url: str = "",
-        extra_context: Context = None,
+        self, request: HttpRequest, form_url: str = "", extra_context: Context = None
     ) -> HttpResponse:
         """People join by invitation."""
         if not self.has_add_permission(request):

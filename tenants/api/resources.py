@@ -46,6 +46,8 @@ class Resource(ViewSetMixin, ApiView, Generic[Row]):
     noun: ClassVar[str]
     body: ClassVar[type[Serializer[Any]]]
     answer: ClassVar[type[Any]]
+    # What is read with each row.
+    related: ClassVar[Sequence[str]] = ()
     order: ClassVar[Sequence[str]] = ("id",)
     parameters = {"list": PAGE_PARAMETERS}
 
@@ -56,7 +58,8 @@ class Resource(ViewSetMixin, ApiView, Generic[Row]):
 
     def rows(self) -> QuerySet[Row]:
         """Return the rows that this address is about."""
-        return self.model._default_manager.filter(tenant=self.tenant)
+        rows = self.model._default_manager.filter(tenant=self.tenant)
+        return rows.select_related(*self.related) if self.related else rows
 
     def listed_rows(self) -> QuerySet[Row]:
         """Return the rows that a list has, by its query parameters."""
@@ -64,9 +67,11 @@ class Resource(ViewSetMixin, ApiView, Generic[Row]):
 
     def answers(self, rows: Sequence[Row]) -> Sequence[object]:
         """Return rows as they are answered."""
-        if issubclass(self.answer, Answer):
-            return [self.answer.of(row) for row in rows]
-        return [self.answer(row).data for row in rows]
+        return [self.answer_of(row) for row in rows]
+
+    def answer_of(self, row: Row) -> object:
+        """Return a row as lists have it."""
+        return self.answer.of(row) if issubclass(self.answer, Answer) else self.answer(row).data
 
     def full_answer(self, row: Row) -> object:
         """Return one row as it is answered by itself."""

@@ -56,10 +56,10 @@ def told(account: Account) -> Sequence[tuple[str, str, str, str]]:
     rows = Delivery.objects.filter(tenant=account.tenant).order_by("id").select_related("channel")
     return [
         (
-            one.channel.name if one.channel else ",".join(one.recipients),
-            one.event,
-            one.state,
-            one.held_by,
+            row.channel.name if row.channel else ",".join(row.recipients),
+            row.event,
+            row.state,
+            row.held_by,
         )
-        for one in rows
+        for row in rows
     ]

@@ -80,9 +80,9 @@ def watch(
             )
         )
     return Story(
-        np.array([one.is_open for one in seen]),
-        np.array([one.is_above for one in seen]),
-        np.array([one.score for one in seen]),
+        np.array([each.is_open for each in seen]),
+        np.array([each.is_above for each in seen]),
+        np.array([each.score for each in seen]),
     )
 
 
@@ -227,7 +227,7 @@ def test_a_record_kept_as_bytes_gives_the_same_verdicts() -> None:
     cut = 3 * DAY + 9
     first = watch(values[:cut], states=states)
     kept = [record.tobytes() for record in states]
-    assert {len(one) for one in kept} == {RECORD.itemsize}
+    assert {len(each) for each in kept} == {RECORD.itemsize}
     assert RECORD.itemsize <= 2048
     restored = np.frombuffer(b"".join(kept), RECORD).copy()
     second = watch(values[cut:], states=restored, first=cut)
@@ -335,10 +335,10 @@ def test_a_pattern_never_seen_opens_once_and_says_that_no_value_is_far_off() -> 
     states, novel = new_states(1), []
     for step, value in enumerate(values):
         at = START + step * STEP
-        found = observe(states, at=at, step_seconds=STEP, values=np.array([value]))
-        if found.is_novel[0]:
-            assert found.is_open[0]
-            assert found.score[0] == THRESHOLD
+        result = observe(states, at=at, step_seconds=STEP, values=np.array([value]))
+        if result.is_novel[0]:
+            assert result.is_open[0]
+            assert result.score[0] == THRESHOLD
             novel.append(step)
     assert novel[0] == 15 * DAY
     assert novel[-1] <= 15 * DAY + 12
@@ -350,10 +350,10 @@ def test_a_spike_while_a_new_pattern_is_open_is_a_spike() -> None:
     states = new_states(1)
     for step, value in enumerate(values):
         at = START + step * STEP
-        found = observe(states, at=at, step_seconds=STEP, values=np.array([value]))
-    assert found.is_open[0]
-    assert found.is_above[0]
-    assert not found.is_novel[0]
+        result = observe(states, at=at, step_seconds=STEP, values=np.array([value]))
+    assert result.is_open[0]
+    assert result.is_above[0]
+    assert not result.is_novel[0]
 
 
 def test_a_weekend_as_busy_as_a_weekday_is_found() -> None:

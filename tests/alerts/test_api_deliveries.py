@@ -45,7 +45,7 @@ def test_a_delivery_says_what_became_of_it(api: Caller, dead: Delivery) -> None:
     assert (shown["event"], shown["severity"], shown["held_by"]) == ("opened", "warning", None)
     assert shown["title"] == "Agent 'researcher' costs 12 times the usual"
     assert (shown["reference"], shown["attempt_count"]) == (str(dead.reference), 2)
-    assert [(one["status"], one["error"]) for one in shown["attempts"]] == [
+    assert [(attempt["status"], attempt["error"]) for attempt in shown["attempts"]] == [
         (None, "No answer."),
         (500, "The receiver answered 500."),
     ]
@@ -59,7 +59,7 @@ def test_deliveries_are_filtered_and_paged(account: Account, api: Caller, dead: 
         second = Delivery.objects.get(incident=incident)
 
     def found(**parameters: object) -> list[int]:
-        return [one["id"] for one in api.get("/v1/deliveries", **parameters).body["data"]]
+        return [each["id"] for each in api.get("/v1/deliveries", **parameters).body["data"]]
 
     assert found() == [second.id, dead.id]
     assert found(state="dead") == [dead.id]

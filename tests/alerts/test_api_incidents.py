@@ -98,7 +98,7 @@ def test_lists_are_filtered_and_paged(account: Account, api: Caller) -> None:
     def found(**parameters: object) -> list[int]:
         answer = api.get("/v1/incidents", **parameters)
         assert answer.status == 200, answer.body
-        return [one["id"] for one in answer.body["data"]]
+        return [each["id"] for each in answer.body["data"]]
 
     assert found() == [third.id, second.id, first.id]
     assert found(status="open") == [first.id]
@@ -112,7 +112,7 @@ def test_lists_are_filtered_and_paged(account: Account, api: Caller) -> None:
     assert found(**{"from": now.isoformat()}) == [second.id, first.id]
     assert found(to=started.isoformat()) == []
     page = api.get("/v1/incidents", limit=2).body
-    assert [one["id"] for one in page["data"]] == [third.id, second.id]
+    assert [each["id"] for each in page["data"]] == [third.id, second.id]
     assert found(limit=2, cursor=page["next_cursor"]) == [first.id]
 
 

@@ -25,20 +25,20 @@ def causes_of(
     combinations: list[Combination],
     usual_usd: Mapping[SeriesKey, float],
     *,
-    found: list[SeriesKey],
+    series: list[SeriesKey],
     standing: tuple[SeriesKey, ...] = (),
 ) -> list[Cause]:
     """The causes of cost findings about these series, given what each usually costs."""
     overlaps = Overlaps(combinations)
     keys = {TENANT} | {
-        SeriesKey(name, row.values[place])
-        for row, (place, name) in product(combinations, enumerate(COMBINED_DIMENSIONS))
+        SeriesKey(name, row.values[index])
+        for row, (index, name) in product(combinations, enumerate(COMBINED_DIMENSIONS))
     }
     activities = {
         key: Activity(overlaps.cost_nanos(key, TENANT), usual_usd.get(key, 0.0) * NANOS, 10, 900)
         for key in keys
     }
-    findings = [finding_of(key, activities[key]) for key in found]
+    findings = [finding_of(key, activities[key]) for key in series]
     return find_causes(
         findings=findings, activities=activities, overlaps=overlaps, standing=standing
     )
@@ -51,7 +51,7 @@ def finding_of(key: SeriesKey, activity: Activity, measure: str = "cost") -> Fin
 
 
 def keys_of(causes: list[Cause]) -> list[SeriesKey]:
-    return [one.key for one in causes]
+    return [cause.key for cause in causes]
 
 
 def agent(name: str) -> SeriesKey:
@@ -72,7 +72,7 @@ def test_an_agent_is_the_cause_of_what_its_team_model_and_tenant_show() -> None:
             SeriesKey("model", "m"): 6,
             SeriesKey("customer", "c"): 1,
         },
-        found=[*shadows, agent("a")],
+        series=[*shadows, agent("a")],
     )
     assert cause.key == agent("a")
     assert len(cause.findings) == 5
@@ -82,10 +82,10 @@ def test_agents_that_spike_for_themselves_are_causes_of_their_own() -> None:
     causes = causes_of(
         [used(20, agent=name, model="m") for name in ("a", "b", "c")],
         {agent(name): 1 for name in ("a", "b", "c")} | {TENANT: 3, SeriesKey("model", "m"): 3},
-        found=[TENANT, SeriesKey("model", "m"), agent("a"), agent("b"), agent("c")],
+        series=[TENANT, SeriesKey("model", "m"), agent("a"), agent("b"), agent("c")],
     )
     assert keys_of(causes) == [agent("a"), agent("b"), agent("c")]
-    assert sum(len(one.findings) for one in causes) == 5
+    assert sum(len(cause.findings) for cause in causes) == 5
 
 
 def test_agents_are_told_from_customers_that_are_by_chance_a_little_more_unusual() -> None:
@@ -105,7 +105,7 @@ def test_agents_are_told_from_customers_that_are_by_chance_a_little_more_unusual
             SeriesKey("customer", "acme"): 0.52,
             TENANT: 0.76,
         },
-        found=[customer, agent("researcher"), agent("coder"), TENANT],
+        series=[customer, agent("researcher"), agent("coder"), TENANT],
     )
 
     assert keys_of(causes) == [agent("coder"), agent("researcher")]
@@ -119,7 +119,7 @@ def test_a_customer_that_keeps_all_agents_busy_is_the_cause() -> None:
         + [used(5, agent=name, customer="others") for name in names],
         {agent(name): 5 for name in names}
         | {acme: 1, TENANT: 41, SeriesKey("customer", "others"): 40},
-        found=[TENANT, acme, *(agent(name) for name in names)],
+        series=[TENANT, acme, *(agent(name) for name in names)],
     )
     assert cause.key == acme
     assert len(cause.findings) == 10
@@ -129,7 +129,7 @@ def test_a_new_series_is_the_cause_though_nothing_can_be_unusual_of_it_yet() -> 
     (cause,) = causes_of(
         [used(20, agent="new", team="t"), used(5, agent="old", team="t")],
         {agent("old"): 5, TENANT: 5, SeriesKey("team", "t"): 5, SeriesKey("model", ""): 5},
-        found=[TENANT, SeriesKey("team", "t")],
+        series=[TENANT, SeriesKey("team", "t")],
     )
     assert cause.key == agent("new")
     assert len(cause.findings) == 2
@@ -147,10 +147,10 @@ def test_what_a_known_cause_explains_is_its_own() -> None:
     causes = causes_of(
         combinations,
         usual,
-        found=[SeriesKey("feature", "f"), SeriesKey("feature", "g"), agent("b")],
+        series=[SeriesKey("feature", "f"), SeriesKey("feature", "g"), agent("b")],
         standing=(agent("a"),),
     )
-    assert {one.key: {found.key for found in one.findings} for one in causes} == {
+    assert {cause.key: {finding.key for finding in cause.findings} for cause in causes} == {
         agent("a"): {SeriesKey("feature", "f")},
         agent("b"): {SeriesKey("feature", "g"), agent("b")},
     }
@@ -179,7 +179,7 @@ def test_failing_calls_belong_to_the_cause_that_makes_them() -> None:
         activities={agent("a"): spike.activity},
         overlaps=overlaps,
     )
-    assert {one.key: len(one.findings) for one in causes} == {
+    assert {cause.key: len(cause.findings) for cause in causes} == {
         agent("a"): 2,
         SeriesKey("model", "n"): 1,
     }
@@ -213,7 +213,10 @@ def test_silence_is_one_cause_beside_others() -> None:
         activities={agent("a"): spike.activity},
         overlaps=Overlaps([used(20, agent="a")]),
     )
-    assert [(one.key, len(one.findings)) for one in causes] == [(agent("a"), 1), (agent("b"), 2)]
+    assert [(cause.key, len(cause.findings)) for cause in causes] == [
+        (agent("a"), 1),
+        (agent("b"), 2),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -229,8 +232,8 @@ def test_severity_is_by_the_money_in_an_hour(
     excess_usd: float, usual_usd_per_hour: float, severity: str
 ) -> None:
     activity = Activity((1 + excess_usd) * NANOS, 1.0 * NANOS, 50, 900)
-    found = [finding_of(agent("a"), activity)]
-    assert severity_of(found, usual_usd_per_hour * NANOS) == severity
+    result = [finding_of(agent("a"), activity)]
+    assert severity_of(result, usual_usd_per_hour * NANOS) == severity
 
 
 def test_what_is_small_is_not_worth_telling() -> None:

@@ -121,7 +121,7 @@ def test_a_change_keeps_the_secrets_it_does_not_name(owner: Account) -> None:
     assert unseal(changed.secrets) == {"url": f"{SLACK_URL}2"}
     with owner.scope():
         changes = AuditEntry.objects.filter(object_type="channel").order_by("-id")
-        assert [one.changes for one in changes[:2]] == [
+        assert [each.changes for each in changes[:2]] == [
             {"replaced_secrets": [[], ["url"]]},
             {"name": ["slack channel", "ops"]},
         ]

@@ -185,12 +185,12 @@ def test_one_alert_of_pagerduty_is_triggered_acknowledged_and_resolved(web: WebR
     fields = {"routing_key": "R" * 32, "url": f"{web.url}/v2/enqueue"}
     for event in ("opened", "escalated", "acknowledged", "resolved"):
         send("pagerduty", fields, make_message(event=event))
-    events = [one.json for one in web.received]
-    assert [one["event_action"] for one in events] == [
+    events = [each.json for each in web.received]
+    assert [each["event_action"] for each in events] == [
         *("trigger", "trigger", "acknowledge", "resolve")
     ]
-    assert {one["dedup_key"] for one in events} == {"spendgate-incident-12"}
-    assert {one["routing_key"] for one in events} == {"R" * 32}
+    assert {each["dedup_key"] for each in events} == {"spendgate-incident-12"}
+    assert {each["routing_key"] for each in events} == {"R" * 32}
     assert events[0]["links"] == [{"href": LINK, "text": "Incident"}]
     assert events[0]["payload"] == {
         "summary": "researcher spends 5 times as much",
@@ -209,7 +209,7 @@ def test_one_alert_of_pagerduty_is_triggered_acknowledged_and_resolved(web: WebR
 
 def test_a_test_of_pagerduty_leaves_nothing_open(web: WebReceiver) -> None:
     send("pagerduty", {"routing_key": "R" * 32, "url": web.url}, make_message(event="test"))
-    assert [one.json["event_action"] for one in web.received] == ["trigger", "resolve"]
+    assert [each.json["event_action"] for each in web.received] == ["trigger", "resolve"]
 
 
 def test_a_webhook_is_signed_and_carries_its_reference(web: WebReceiver) -> None:
@@ -362,7 +362,7 @@ def _talk_without_end(server: socket.socket) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "detail", "facts"),
+    ("answer", "detail", "fault"),
     [
         (Answer(500), "The receiver answered 500 Internal Server Error.", (True, False, None)),
         (Answer(404), "The receiver answered 404 Not Found.", (False, False, None)),
@@ -386,14 +386,14 @@ def _talk_without_end(server: socket.socket) -> None:
     ],
 )
 def test_what_is_not_a_success_says_why(
-    web: WebReceiver, answer: Answer, detail: str, facts: tuple[bool, bool, float | None]
+    web: WebReceiver, answer: Answer, detail: str, fault: tuple[bool, bool, float | None]
 ) -> None:
     web.answers.append(answer)
     with pytest.raises(NotDelivered) as failure:
         send("webhook", {"url": web.url}, make_message())
     error = failure.value
     assert (error.detail, error.status) == (detail, answer.status)
-    assert (error.is_receiver_down, error.is_final, error.retry_after_seconds) == facts
+    assert (error.is_receiver_down, error.is_final, error.retry_after_seconds) == fault
     assert len(web.received) == 1
 
 

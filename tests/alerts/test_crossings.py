@@ -112,7 +112,7 @@ def test_what_is_used_is_rounded_down_and_what_is_over_is_said_to_be(daily: Acco
     spend(daily, "0.28")
     take(daily)
     with daily.scope():
-        first, second = (decode(one.message) for one in Delivery.objects.order_by("id"))
+        first, second = (decode(delivery.message) for delivery in Delivery.objects.order_by("id"))
     assert first.summary.startswith("99% of the limit used: $9.99 of $10.00 since ")
     assert "Over the limit" not in dict(first.facts)
     assert second.summary.startswith("102% of the limit used: $10.27 of $10.00 since ")
@@ -237,7 +237,7 @@ def test_a_budget_that_counts_by_something_else_by_now_stops_no_other(daily: Acc
     # That of the window before, and one each of those that count now.
     assert take(daily) == 3
     with daily.scope():
-        assert [one.title for one in Incident.objects.order_by("title")] == [
+        assert [incident.title for incident in Incident.objects.order_by("title")] == [
             "Budget 'Agents, daily' reached 70% for agent 'researcher', no user",
             "Budget 'Agents, daily' reached 70% for agent 'researcher', user 'ada'",
         ]
@@ -252,7 +252,7 @@ def test_a_crossing_that_cannot_be_told_stays_and_stops_no_other(daily: Account)
         Crossing.objects.filter(id=bad.id).update(group_key="no list")
     assert take(daily) == 1
     with daily.scope():
-        assert [one.match["agent"] for one in Incident.objects.all()] == ["writer"]
+        assert [incident.match["agent"] for incident in Incident.objects.all()] == ["writer"]
         failed = Crossing.objects.get(claimed_at=None)
         assert (failed.id, failed.failures) == (bad.id, 1)
         assert failed.retry_at is not None
@@ -282,7 +282,7 @@ def test_what_was_not_tried_yet_goes_before_what_failed(
         Crossing.objects.filter(id=bad.id).update(retry_at=datetime.now(UTC) - timedelta(seconds=1))
     assert take(daily) == 1
     with daily.scope():
-        assert [one.match["agent"] for one in Incident.objects.all()] == ["writer"]
+        assert [incident.match["agent"] for incident in Incident.objects.all()] == ["writer"]
 
 
 def test_a_budget_that_only_watches_is_one_incident_of_information(account: Account) -> None:

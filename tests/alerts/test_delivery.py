@@ -27,13 +27,7 @@ from alerts.models import Channel, Delivery, DeliveryAttempt, DeliveryState, Inc
 from alerts.retention import remove_old_rows
 from alerts.sealing import seal
 from tenants.models import AuditEntry
-from tests.alerts.receivers import (
-    LOOPBACK,
-    Answer,
-    WebReceiver,
-    mail_receiver,
-    web_receiver,
-)
+from tests.alerts.receivers import LOOPBACK, Answer, WebReceiver, mail_receiver, web_receiver
 from tests.alerts.scene import make_channel, seen
 from tests.alerts.test_channels import make_message
 from tests.factories import Account, make_account
@@ -99,7 +93,7 @@ def fresh(owner: Account, row: Any) -> Any:
 
 
 def ids(web: WebReceiver) -> list[str]:
-    return [one.headers["webhook-id"] for one in web.received]
+    return [each.headers["webhook-id"] for each in web.received]
 
 
 def test_a_receiver_that_was_down_gets_everything_once_and_in_order(
@@ -127,7 +121,7 @@ def test_a_receiver_that_was_down_gets_everything_once_and_in_order(
     make_due(owner)
     assert deliver_due(seconds=1) == 3
     taken = ids(web)[refused:]
-    assert sorted(taken) == sorted(str(one.reference) for one in deliveries)
+    assert sorted(taken) == sorted(str(delivery.reference) for delivery in deliveries)
     assert taken.index(str(deliveries[0].reference)) < taken.index(str(deliveries[2].reference))
     with owner.scope():
         tried = DeliveryAttempt.objects.order_by("id").values_list("status", "is_success")
@@ -174,7 +168,7 @@ def test_workers_at_once_send_everything_exactly_once(owner: Account, web: WebRe
     with ThreadPoolExecutor(3) as pool:
         runs = [pool.submit(_run_and_close, lambda: deliver_due(seconds=20)) for _ in range(3)]
         assert sum(run.result() for run in runs) == 24
-    assert sorted(ids(web)) == sorted(str(one.reference) for one in deliveries)
+    assert sorted(ids(web)) == sorted(str(delivery.reference) for delivery in deliveries)
 
 
 def test_a_message_waits_for_the_incident_s_earlier_one_until_that_is_given_up(
@@ -278,7 +272,7 @@ def test_a_receiver_asks_for_patience_and_its_other_messages_wait_too(
     for delivery in deliveries:
         wait = fresh(owner, delivery).due_at - before
         assert timedelta(seconds=300) <= wait < timedelta(seconds=310)
-    assert [one.attempts for one in deliveries] == [1, 0]
+    assert [each.attempts for each in deliveries] == [1, 0]
 
 
 def test_a_message_that_is_refused_keeps_no_other_waiting(owner: Account, web: WebReceiver) -> None:

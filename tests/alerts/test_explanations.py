@@ -5,14 +5,7 @@ from typing import Any
 
 import pytest
 
-from alerts.explanations import (
-    Narrative,
-    describe_end,
-    describe_shares,
-    subject_of,
-    summary,
-    title,
-)
+from alerts.explanations import Narrative, describe_end, describe_shares, subject_of, summary, title
 from alerts.series import TENANT, SeriesKey
 from common.formats import format_share, format_times
 from common.json_bodies import JsonObject

@@ -174,9 +174,9 @@ def test_of_many_that_wake_at_once_each_turn_tells_some(
     monkeypatch.setattr(incidents, "SNOOZES_ENDED_MAX", 2)
     until = datetime.now(UTC) + timedelta(hours=1)
     for agent in "abc":
-        one = open_one(account, cause=f"anomaly:agent={agent}")
+        each = open_one(account, cause=f"anomaly:agent={agent}")
         with account.scope():
-            incidents.snooze(incident=one, actor="ann@example.com", until=until)
+            incidents.snooze(incident=each, actor="ann@example.com", until=until)
     with account.scope():
         woken = [incidents.end_snoozes(tenant_id=account.tenant.id, now=until) for _ in range(3)]
     assert woken == [2, 1, 0]

@@ -147,7 +147,7 @@ def test_a_redirect_is_not_followed(web: WebReceiver, settings: Settings) -> Non
     web.answers.append(Answer(302, {"Location": f"{web.url}/elsewhere"}))
     with pytest.raises(NotDelivered, match="redirects are not followed"):
         post(web.url, b"{}")
-    assert [one.path for one in web.received] == ["/"]
+    assert [each.path for each in web.received] == ["/"]
 
 
 def test_a_library_that_follows_redirects_is_stopped_at_the_connection(

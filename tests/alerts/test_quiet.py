@@ -21,8 +21,8 @@ NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
     ],
 )
 def test_quiet_hours_go_past_midnight(now: str, ends: str | None) -> None:
-    found = quiet_until(datetime.fromisoformat(now), begins=time(22), ends=time(7), timezone="UTC")
-    assert found == (None if ends is None else datetime.fromisoformat(ends))
+    result = quiet_until(datetime.fromisoformat(now), begins=time(22), ends=time(7), timezone="UTC")
+    assert result == (None if ends is None else datetime.fromisoformat(ends))
 
 
 def test_quiet_hours_of_equal_ends_are_none() -> None:
@@ -32,12 +32,12 @@ def test_quiet_hours_of_equal_ends_are_none() -> None:
 def test_quiet_hours_end_by_the_local_clock_when_clocks_change() -> None:
     # Berlin goes from +1 to +2 at 01:00 UTC: seven o'clock comes an hour earlier.
     night = datetime(2026, 3, 28, 23, 30, tzinfo=UTC)
-    found = quiet_until(night, begins=time(22), ends=time(7), timezone="Europe/Berlin")
-    assert found == datetime(2026, 3, 29, 5, tzinfo=UTC)
+    result = quiet_until(night, begins=time(22), ends=time(7), timezone="Europe/Berlin")
+    assert result == datetime(2026, 3, 29, 5, tzinfo=UTC)
     # And back: it comes an hour later.
     night = datetime(2026, 10, 24, 23, 30, tzinfo=UTC)
-    found = quiet_until(night, begins=time(22), ends=time(7), timezone="Europe/Berlin")
-    assert found == datetime(2026, 10, 25, 6, tzinfo=UTC)
+    result = quiet_until(night, begins=time(22), ends=time(7), timezone="Europe/Berlin")
+    assert result == datetime(2026, 10, 25, 6, tzinfo=UTC)
 
 
 def test_a_pause_that_begins_as_another_ends_goes_on() -> None:

@@ -22,8 +22,8 @@ def test_resolved_incidents_go_with_their_entries_and_deliveries(account: Accoun
     )
     make_anomaly(account, resolved, dimension="team", value="growth")
     with account.scope():
-        for one in (resolved, lasting):
-            Incident.objects.filter(id=one.id).update(opened_at=old)
+        for each in (resolved, lasting):
+            Incident.objects.filter(id=each.id).update(opened_at=old)
         Incident.objects.filter(id=resolved.id).update(resolved_at=old)
         Incident.objects.filter(id=young.id).update(resolved_at=datetime.now(UTC))
         assert Delivery.objects.filter(incident=resolved).exists()

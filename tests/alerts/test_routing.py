@@ -48,9 +48,9 @@ def test_each_severity_goes_to_the_channels_that_take_it(account: Account) -> No
             )
         heard = {
             severity: [
-                one.channel.name
-                for one in Delivery.objects.filter(severity=severity).order_by("id")
-                if one.channel
+                delivery.channel.name
+                for delivery in Delivery.objects.filter(severity=severity).order_by("id")
+                if delivery.channel
             ]
             for severity in Severity.values
         }
@@ -110,7 +110,7 @@ def test_what_is_critical_wakes_people_and_the_rest_leaves_in_the_morning_as_one
         digest = Delivery.objects.get(event=DeliveryEvent.DIGEST)
         message = decode(digest.message)
         assert message.title == "3 incidents that were held back"
-        assert [(one.title, one.status) for one in message.lines] == [
+        assert [(line.title, line.status) for line in message.lines] == [
             ("W 0", "opened"),
             ("W 2", "opened"),
             ("W 1", "resolved"),
@@ -207,7 +207,7 @@ def test_a_digest_tells_what_opened_since_the_last_one_and_nothing_twice(account
         assert write_digests(tenant_id=tenant_id, now=eight + timedelta(minutes=5)) == 0
         # Nothing happened since: no message.
         assert write_digests(tenant_id=tenant_id, now=eight + timedelta(days=1)) == 1
-        (message,) = [decode(one.message) for one in Delivery.objects.all()]
+        (message,) = [decode(delivery.message) for delivery in Delivery.objects.all()]
     assert (message.title, len(message.lines)) == ("1 incident since Nov 20, 6:00 AM UTC", 1)
     assert message.summary == "Unresolved now, older ones among them: 1."
 
@@ -264,5 +264,5 @@ def test_a_digest_lists_the_most_severe_and_counts_all(
         write_digests(tenant_id=account.tenant.id, now=created + timedelta(hours=1))
         message = decode(Delivery.objects.get(event=DeliveryEvent.DIGEST).message)
     assert message.title == "3 incidents since Nov 20, 6:00 AM UTC"
-    assert [one.severity for one in message.lines] == ["critical", "warning"]
+    assert [line.severity for line in message.lines] == ["critical", "warning"]
     assert message.summary.endswith(" 1 more are on the page.")

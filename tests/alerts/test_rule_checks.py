@@ -73,7 +73,7 @@ def test_one_request_far_above_its_average_is_told_and_rests(account: Account) -
     assert incident.severity == "info"
     # Seen twice it is the same; without another one it is over after a while.
     judge(account)
-    assert [one.id for one in standing(account)] == [incident.id]
+    assert [each.id for each in standing(account)] == [incident.id]
     judge(account, datetime.now(UTC) + timedelta(minutes=2))
     judge(account, datetime.now(UTC) + timedelta(minutes=70))
     assert standing(account) == []
@@ -144,7 +144,7 @@ def test_a_detectors_incident_takes_the_rule_in(account: Account, begun: datetim
     assert incident.kind == "anomaly"
     with account.scope():
         lines = incident.entries.filter(text__startswith="By the rule hourly_spend as well.")
-        assert [one.kind for one in lines] == [EntryKind.UPDATED]
+        assert [line.kind for line in lines] == [EntryKind.UPDATED]
         # The hour still holds what the anomaly cost, and nobody needs to hear of it again.
         resolve(incident=incident, actor="ann@example.com")
     judge(account, now)

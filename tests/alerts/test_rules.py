@@ -58,9 +58,9 @@ def test_an_hour_is_compared_with_its_hour_of_the_week() -> None:
     for week, dollars in enumerate((10, 11, 90, 12)):
         hours[week * 168 + 9] = dollars * USD
 
-    def is_high(hour_nanos: int, place: int, times: int = 2) -> bool:
+    def is_high(hour_nanos: int, index: int, times: int = 2) -> bool:
         return rules.is_high_hour(
-            hour_nanos=hour_nanos, hours=hours[: 3 * 168 + place], times=Fraction(times)
+            hour_nanos=hour_nanos, hours=hours[: 3 * 168 + index], times=Fraction(times)
         )
 
     assert rules.usual_hour_nanos(hours, 3 * 168 + 9) == 11 * USD
@@ -121,21 +121,21 @@ def test_clean_days_meet_no_rule_and_hours_of_three_to_five_times_do() -> None:
         spending(pick, swing=swing, peak=usd * USD) for swing in (3, 10) for usd in (15, 100)
     ]
 
-    def is_high(hours: list[int], place: int, factor: int = 1) -> bool:
+    def is_high(hours: list[int], index: int, factor: int = 1) -> bool:
         return rules.is_high_hour(
-            hour_nanos=factor * hours[place], hours=hours[:place], times=Fraction(2)
+            hour_nanos=factor * hours[index], hours=hours[:index], times=Fraction(2)
         )
 
     cried = {
-        (number, place // 24)
+        (number, index // 24)
         for number, hours in enumerate(tenants)
-        for place in range(len(hours))
-        if is_high(hours, place)
+        for index in range(len(hours))
+        if is_high(hours, index)
     }
     assert len(cried) <= 0.02 * 28 * len(tenants)
     places = pick.sample(range(8 * 24, 4 * 168), 60)
     for factor, least in ((3, 0.8), (4, 0.9), (5, 0.9)):
-        told = [is_high(hours, place, factor) for hours in tenants for place in places]
+        told = [is_high(hours, index, factor) for hours in tenants for index in places]
         assert sum(told) >= least * len(told)
 
 

@@ -129,7 +129,7 @@ def test_what_another_version_has_learned_is_learned_again(used: Account, begun:
         assert SeriesState.objects.update(records=b"older") == len(learned)
     spend(used, RESEARCH, begun + timedelta(minutes=2), usd=30)
     assert scan(used, begun + timedelta(minutes=3)) > 0
-    assert [one.match for one in incidents_of(used)] == [{"agent": "research"}]
+    assert [incident.match for incident in incidents_of(used)] == [{"agent": "research"}]
     with used.scope():
         assert dict(SeriesState.objects.values_list("value", "records")) == learned
 
@@ -154,7 +154,7 @@ def test_a_spike_is_found_before_any_roll_up(used: Account, begun: datetime) -> 
     # Rolled up, it is the same.
     roll_everything_up(used)
     scan(used, begun + timedelta(minutes=4))
-    assert [one.id for one in incidents_of(used)] == [incident.id]
+    assert [each.id for each in incidents_of(used)] == [incident.id]
     assert anomalies_of(used) == shadows
 
 
@@ -167,14 +167,14 @@ def test_what_a_new_cause_costs_is_known_from_what_the_scan_has_read(
     (incident,) = incidents_of(used)
     assert incident.facts["cost_nanos"] == 30 * NANOS
     # Once to judge, and once for which values were used together.
-    assert sum("FROM usage_event" in one["sql"] for one in queries) == 2
+    assert sum("FROM usage_event" in query["sql"] for query in queries) == 2
 
 
 def test_two_agents_at_once_are_two_incidents(used: Account, begun: datetime) -> None:
     spend(used, RESEARCH, begun, usd=30)
     spend(used, SUPPORT, begun, usd=40)
     scan(used, begun + timedelta(minutes=1))
-    assert [one.match for one in incidents_of(used)] == [
+    assert [incident.match for incident in incidents_of(used)] == [
         {"agent": "support"},
         {"agent": "research"},
     ]
@@ -197,7 +197,7 @@ def test_what_starts_later_joins_the_incident_that_explains_it(
     before = anomalies_of(used)
     spend(used, RESEARCH, begun + timedelta(minutes=5), usd=60, calls=200)
     scan(used, begun + timedelta(minutes=6))
-    assert [one.id for one in incidents_of(used)] == [incident.id]
+    assert [each.id for each in incidents_of(used)] == [incident.id]
     assert anomalies_of(used) > before
     assert anomalies_of(used) == anomalies_of(used, incident=incident)
     with used.scope():
@@ -209,14 +209,14 @@ def test_a_small_sum_is_nobodys_business(
     account: Account, begun: datetime, requests_before: int
 ) -> None:
     """Whether the quarter before was below the expected or above it by a hair."""
-    tiny = [one._replace(nanos_per_request=1_000) for one in USUAL]
+    tiny = [each._replace(nanos_per_request=1_000) for each in USUAL]
     write_usage(
         account,
         tiny,
         starts_at=begun - HISTORY_QUARTERS * QUARTER,
         quarters=HISTORY_QUARTERS - 1,
     )
-    before = [one._replace(requests=requests_before) for one in tiny]
+    before = [each._replace(requests=requests_before) for each in tiny]
     write_usage(account, before, starts_at=begun - QUARTER, quarters=1)
     scan(account, begun)
     # 500 times the usual, and two cents.
@@ -225,7 +225,7 @@ def test_a_small_sum_is_nobodys_business(
     assert incidents_of(account) == []
     spend(account, RESEARCH, begun, usd=Decimal("0.02"))
     scan(account, begun + timedelta(minutes=2))
-    assert [one.severity for one in incidents_of(account)] == ["warning"]
+    assert [each.severity for each in incidents_of(account)] == ["warning"]
 
 
 def test_dearer_calls_a_lost_cache_and_failures_are_told_apart(
@@ -245,9 +245,16 @@ def test_dearer_calls_a_lost_cache_and_failures_are_told_apart(
     ]
     write_usage(account, changed, starts_at=begun, quarters=1, seed=2)
     scan(account, begun + QUARTER + timedelta(minutes=1))
-    found = {(one.title.split(" ")[0], one.match["agent"]) for one in incidents_of(account)}
-    assert found == {("Agent", "research"), ("Agent", "support"), ("59%", "watch")}
-    assert [one.severity for one in incidents_of(account)] == ["critical", "warning", "warning"]
+    result = {
+        (incident.title.split(" ")[0], incident.match["agent"])
+        for incident in incidents_of(account)
+    }
+    assert result == {("Agent", "research"), ("Agent", "support"), ("59%", "watch")}
+    assert [incident.severity for incident in incidents_of(account)] == [
+        "critical",
+        "warning",
+        "warning",
+    ]
 
 
 def test_six_hours_are_one_incident_with_one_begin_and_one_end(
@@ -438,8 +445,8 @@ def test_a_critical_incident_tightens_budgets_while_it_lasts(
     def tightened() -> list[tuple[JsonObject, int]]:
         with used.scope(), connection.cursor() as cursor:
             return [
-                (dict(one.match), one.limit_percent)
-                for one in read_limit_reductions(cursor, used.tenant.id)
+                (dict(limit_reduction.match), limit_reduction.limit_percent)
+                for limit_reduction in read_limit_reductions(cursor, used.tenant.id)
             ]
 
     write_usage(used, USUAL, starts_at=begun, quarters=12, seed=4)

@@ -154,7 +154,7 @@ def test_a_loop_that_rests_is_over(account: Account) -> None:
 
 def test_a_slow_loop_is_not_over_while_it_pauses(account: Account) -> None:
     # Forty calls, an hour apart: further back than a day, and nothing but tool calls.
-    calls = [one for one in turns(40, seconds=3600) if one.get("tool")]
+    calls = [turn for turn in turns(40, seconds=3600) if turn.get("tool")]
     send(account, calls)
     check(account)
     now = datetime.now(UTC)
@@ -216,12 +216,12 @@ def test_a_worker_killed_between_two_sessions_leaves_its_batches_to_the_next(
         with pytest.raises(SystemExit):
             check_sessions(tenant_id=tenant_id, now=now)
     with account.scope():
-        assert [one.cause for one in Incident.objects.all()] == ["loop:s-1"]
+        assert [incident.cause for incident in Incident.objects.all()] == ["loop:s-1"]
     assert check_sessions(tenant_id=tenant_id, now=now) == 1
     assert check_sessions(tenant_id=tenant_id, now=now) == 0
     with account.scope():
         incidents = list(Incident.objects.order_by("cause"))
-        assert [one.cause for one in incidents] == ["loop:s-1", "loop:s-2"]
+        assert [incident.cause for incident in incidents] == ["loop:s-1", "loop:s-2"]
         assert timeline(incidents[0]) == timeline(incidents[1])
 
 

@@ -47,10 +47,10 @@ def write_usage(
         for quarter in range(quarters):
             requests = int(stream.requests * chance.uniform(0.8, 1.2))
             sums = np.array([_sums(stream, requests)[name] for name in MEASURES])
-            for one in QUARTER_SETS:
-                if set(one.dimensions) <= set(COMBINED_DIMENSIONS):
-                    value = getattr(stream, one.dimensions[0]) if one.dimensions else ""
-                    rows[one.number, starts_at + quarter * QUARTER, value] += sums
+            for each in QUARTER_SETS:
+                if set(each.dimensions) <= set(COMBINED_DIMENSIONS):
+                    value = getattr(stream, each.dimensions[0]) if each.dimensions else ""
+                    rows[each.number, starts_at + quarter * QUARTER, value] += sums
     with account.scope():
         UsageRollup.objects.bulk_create(
             [

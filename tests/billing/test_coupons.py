@@ -9,11 +9,9 @@ from django.core.exceptions import ValidationError
 
 from billing.coupons import Discount, create_coupon, discount_facts, discounts_of, mark_used
 from billing.models import Coupon, Customer, Statement
-from tests.billing.credit_scene import (
-    charge,
-    void,
-)
+from tests.billing.credit_scene import charge, void
 from tests.billing.scene import make_customer
+from tests.cases import each_case
 from tests.factories import Account
 
 START = datetime(2026, 10, 1, tzinfo=UTC)
@@ -69,7 +67,7 @@ def test_coupons_are_a_customers_own(account: Account, acme: Customer) -> None:
     assert found(account, make_customer(account, key="other")) is None
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("fields", "wrong"),
     [
         ({}, "percent"),

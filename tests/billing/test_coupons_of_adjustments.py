@@ -56,8 +56,8 @@ def _sums(view: StatementView) -> tuple[int, int, int]:
 def _revenue(billed: Billed) -> dict[str | None, int]:
     tenant_id = billed.account.tenant.id
     with tenant_scope(tenant_id, is_snapshot=True):
-        found = read_margins(tenant_id, FIRST.date(), SECOND.date(), group_by="month")
-    return {row.key: row.margin.revenue for row in found.rows if row.key}
+        margins = read_margins(tenant_id, FIRST.date(), SECOND.date(), group_by="month")
+    return {row.key: row.margin.revenue for row in margins.rows if row.key}
 
 
 def test_a_coupon_cuts_nothing_of_what_is_given_back_of_a_statement_without_one(

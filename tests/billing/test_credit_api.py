@@ -6,10 +6,9 @@ import pytest
 
 from billing.models import Customer
 from tenants.models import AuditEntry
-from tests.billing.credit_scene import (
-    charge,
-)
+from tests.billing.credit_scene import charge
 from tests.billing.scene import make_customer
+from tests.cases import each_case
 from tests.factories import Account
 from tests.metering.api.caller import Caller, caller
 
@@ -87,7 +86,7 @@ def test_a_grant_that_is_sent_twice_is_one(api: Caller) -> None:
     assert len(api.get("/v1/credits").body["data"]) == 1
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("body", "pointer"),
     [
         ({"customer": "nobody"}, "/customer"),

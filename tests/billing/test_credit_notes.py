@@ -19,12 +19,7 @@ from billing.models import (
     Subscription,
 )
 from common.errors import Conflict
-from tests.billing.credit_scene import (
-    EPOCH,
-    charge,
-    make_grant,
-    void,
-)
+from tests.billing.credit_scene import EPOCH, charge, make_grant, void
 from tests.billing.scene import make_customer
 from tests.factories import Account
 from tests.seed import dice
@@ -61,8 +56,8 @@ def test_notes_add_up_to_the_statement_to_the_cent_at_each_rate(
         net += amount
     notes.append(write(account, statement))
     assert sum(note.net for note in notes) == 3290
-    for place, (_, _, amount) in enumerate(TWO_TAXES):
-        assert sum(note.taxes[place]["amount"] for note in notes) == amount
+    for index, (_, _, amount) in enumerate(TWO_TAXES):
+        assert sum(note.taxes[index]["amount"] for note in notes) == amount
     assert sum(note.total for note in notes) == statement.total
     assert [note.sequence for note in notes] == list(range(1, len(notes) + 1))
     with pytest.raises(Conflict, match="Nothing of the statement is left"):

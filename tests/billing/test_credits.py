@@ -15,14 +15,9 @@ from billing.credits import available, void_credit
 from billing.models import CreditEntry, CreditGrant, CreditState, Customer
 from billing.tasks import move_credit
 from common.errors import Conflict
-from tests.billing.credit_scene import (
-    balances,
-    charge,
-    entries,
-    make_grant,
-    void,
-)
+from tests.billing.credit_scene import balances, charge, entries, make_grant, void
 from tests.billing.scene import make_customer
+from tests.cases import each_case
 from tests.factories import Account
 
 NOW = datetime(2026, 11, 15, 12, tzinfo=UTC)
@@ -198,7 +193,7 @@ def test_entries_never_change_and_a_balance_never_falls_below_zero(
             CreditGrant.objects.filter(id=grant.id).update(balance=-1)
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("fields", "wrong"),
     [
         ({"expires_at": NOW}, "expires_at"),

@@ -36,8 +36,8 @@ def test_a_link_on_every_dimension_leaves_each_call_to_one_customer(account: Acc
         customers[name] = Billed(account, customer)
     # With each call one dimension less decides: six have a user and all below it, and so on.
     events = [
-        make_event(time=now.isoformat(), **dict.fromkeys(LINK_DIMENSIONS[place:], "x"))
-        for place in range(len(LINK_DIMENSIONS))
+        make_event(time=now.isoformat(), **dict.fromkeys(LINK_DIMENSIONS[index:], "x"))
+        for index in range(len(LINK_DIMENSIONS))
     ]
     send(account, events)
     for billed in customers.values():

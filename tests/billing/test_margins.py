@@ -25,17 +25,17 @@ def margins(account: Account, group_by: str, first: date = MONTH, **asked: bool)
         return read_margins(account.tenant.id, first, MONTH, group_by=group_by, **asked)
 
 
-def rows(found: Margins) -> list[tuple[str | None, int, int]]:
+def rows(result: Margins) -> list[tuple[str | None, int, int]]:
     """Key, revenue in cents and cost in cents of each row."""
     return [
-        (row.key, row.margin.revenue, row.margin.cost_nanos * 100 // NANOS) for row in found.rows
+        (row.key, row.margin.revenue, row.margin.cost_nanos * 100 // NANOS) for row in result.rows
     ]
 
 
-def require_sums_of(account: Account, found: Margins) -> None:
+def require_sums_of(account: Account, result: Margins) -> None:
     """The rows add up to the totals, and all costs to what usage cost."""
-    for total in found.totals:
-        own = [row.margin for row in found.rows if row.margin.currency == total.currency]
+    for total in result.totals:
+        own = [row.margin for row in result.rows if row.margin.currency == total.currency]
         assert sum(each.revenue for each in own) == total.revenue
         assert sum(each.cost_nanos for each in own) == total.cost_nanos
     question = UsageQuestion(
@@ -45,7 +45,7 @@ def require_sums_of(account: Account, found: Margins) -> None:
     )
     with tenant_scope(account.tenant.id, is_snapshot=True):
         used = total_usage(question).cost_nanos
-    assert sum(total.cost_nanos for total in found.totals) == used
+    assert sum(total.cost_nanos for total in result.totals) == used
 
 
 @pytest.fixture
@@ -68,24 +68,28 @@ def billed(account: Account) -> Billed:
 
 
 def test_customers_at_a_loss_come_first_and_usage_of_nobody_has_a_row(billed: Billed) -> None:
-    found = margins(billed.account, "customer")
-    assert rows(found) == [("globex", 1000, 1200), (None, 0, 5), ("acme", 400, 200)]
-    assert [row.margin.margin_nanos for row in found.rows] == [
+    result = margins(billed.account, "customer")
+    assert rows(result) == [("globex", 1000, 1200), (None, 0, 5), ("acme", 400, 200)]
+    assert [row.margin.margin_nanos for row in result.rows] == [
         -2 * NANOS,
         -NANOS // 20,
         2 * NANOS,
     ]
-    assert [str(row.margin.margin_share) for row in found.rows] == ["-0.200000", "None", "0.500000"]
-    assert all(row.margin.has_drafts for row in found.rows if row.key)
-    require_sums_of(billed.account, found)
+    assert [str(row.margin.margin_share) for row in result.rows] == [
+        "-0.200000",
+        "None",
+        "0.500000",
+    ]
+    assert all(row.margin.has_drafts for row in result.rows if row.key)
+    require_sums_of(billed.account, result)
 
 
 def test_what_is_final_is_as_it_was_in_the_draft(billed: Billed) -> None:
     before = rows(margins(billed.account, "customer"))
     billed.finalize(LAST_MONTH)
-    found = margins(billed.account, "customer")
-    assert rows(found) == before
-    assert [row.margin.has_drafts for row in found.rows] == [True, False, False]
+    result = margins(billed.account, "customer")
+    assert rows(result) == before
+    assert [row.margin.has_drafts for row in result.rows] == [True, False, False]
     # Without drafts, Globex has brought in nothing.
     assert rows(margins(billed.account, "customer", with_drafts=False)) == [
         ("globex", 0, 1200),
@@ -97,19 +101,19 @@ def test_what_is_final_is_as_it_was_in_the_draft(billed: Billed) -> None:
 def test_a_late_call_counts_in_its_month_though_a_later_draft_charges_it(billed: Billed) -> None:
     billed.finalize(LAST_MONTH)
     billed.use(1, at=LAST_MONTH + timedelta(days=6), cost_usd="3")
-    found = margins(billed.account, "customer")
-    assert ("acme", 500, 500) in rows(found)
-    require_sums_of(billed.account, found)
+    result = margins(billed.account, "customer")
+    assert ("acme", 500, 500) in rows(result)
+    require_sums_of(billed.account, result)
 
 
 def test_by_plan(billed: Billed) -> None:
-    found = margins(billed.account, "plan")
-    assert [(row.name, row.margin.revenue) for row in found.rows] == [
+    result = margins(billed.account, "plan")
+    assert [(row.name, row.margin.revenue) for row in result.rows] == [
         ("Plan 2", 1000),
         ("Usage without a customer", 0),
         ("Plan 1", 400),
     ]
-    require_sums_of(billed.account, found)
+    require_sums_of(billed.account, result)
 
 
 def test_a_change_of_plans_within_a_month_parts_its_cost(billed: Billed) -> None:
@@ -117,27 +121,27 @@ def test_a_change_of_plans_within_a_month_parts_its_cost(billed: Billed) -> None
     dear = make_plan(account, {**PER_REQUEST, "unit_amount": "2"})
     put_on(account, billed.customer, dear, LAST_MONTH + timedelta(days=10))
     billed.use(2, at=LAST_MONTH + timedelta(days=10), cost_usd="0.5")
-    found = margins(account, "plan")
-    assert [row[1:] for row in rows(found) if row[0] is not None] == [
+    result = margins(account, "plan")
+    assert [row[1:] for row in rows(result) if row[0] is not None] == [
         (1000, 1200),
         (400, 200),
         (400, 100),
     ]
-    require_sums_of(account, found)
+    require_sums_of(account, result)
 
 
 def test_by_month(billed: Billed) -> None:
     before = (MONTH - timedelta(days=1)).replace(day=1)
-    found = margins(billed.account, "month", first=before)
-    assert rows(found) == [(f"{MONTH:%Y-%m}", 1400, 1400), (None, 0, 5)]
+    result = margins(billed.account, "month", first=before)
+    assert rows(result) == [(f"{MONTH:%Y-%m}", 1400, 1400), (None, 0, 5)]
 
 
 def test_by_feature_what_names_none_is_shared_out_by_cost(billed: Billed) -> None:
     """Acme's 400 cents by 75 to 125; Globex's calls have no feature."""
-    found = margins(billed.account, "feature")
-    assert rows(found) == [("", 1000, 1200), (None, 0, 5), ("chat", 150, 75), ("search", 250, 125)]
-    assert [row.margin.is_allocated for row in found.rows] == [True, False, True, True]
-    require_sums_of(billed.account, found)
+    result = margins(billed.account, "feature")
+    assert rows(result) == [("", 1000, 1200), (None, 0, 5), ("chat", 150, 75), ("search", 250, 125)]
+    assert [row.margin.is_allocated for row in result.rows] == [True, False, True, True]
+    require_sums_of(billed.account, result)
 
 
 def test_by_feature_a_charge_that_names_one_counts_there(account: Account) -> None:
@@ -151,14 +155,14 @@ def test_by_feature_a_charge_that_names_one_counts_there(account: Account) -> No
     for is_final in (False, True):
         if is_final:
             scene.finalize(LAST_MONTH)
-        found = margins(account, "feature")
-        assert rows(found) == [("chat", 100, 900), ("search", 150, 200), ("write", 150, 200)]
-        assert {row.key: row.margin.is_allocated for row in found.rows} == {
+        result = margins(account, "feature")
+        assert rows(result) == [("chat", 100, 900), ("search", 150, 200), ("write", 150, 200)]
+        assert {row.key: row.margin.is_allocated for row in result.rows} == {
             "chat": False,
             "search": True,
             "write": True,
         }
-        require_sums_of(account, found)
+        require_sums_of(account, result)
 
 
 def test_a_coupon_is_taken_off(billed: Billed) -> None:
@@ -176,8 +180,8 @@ def test_a_coupon_is_taken_off(billed: Billed) -> None:
         for line in lines:
             line.pk, line.statement = None, copy
             line.save()
-    found = margins(billed.account, "customer", with_drafts=False)
-    assert ("acme", 400 + 250, 200) in rows(found)
+    result = margins(billed.account, "customer", with_drafts=False)
+    assert ("acme", 400 + 250, 200) in rows(result)
 
 
 def test_what_a_credit_note_gives_back_is_no_revenue(billed: Billed) -> None:
@@ -186,24 +190,24 @@ def test_what_a_credit_note_gives_back_is_no_revenue(billed: Billed) -> None:
         lines = [LineAmount(1, 100)]
         create_credit_note(final, actor="tests", reason="A slow day", lines=lines)
         create_credit_note(final, actor="tests", reason="Another", amount=50)
-    found = margins(billed.account, "customer", with_drafts=False)
-    assert ("acme", 400 - 150, 200) in rows(found)
-    require_sums_of(billed.account, found)
+    result = margins(billed.account, "customer", with_drafts=False)
+    assert ("acme", 400 - 150, 200) in rows(result)
+    require_sums_of(billed.account, result)
 
 
 def test_another_currency_has_no_margin_and_a_sum_of_its_own(account: Account) -> None:
     customer = make_customer(account, currency="EUR")
     put_on(account, customer, make_plan(account, FEE, currency="EUR"), LAST_MONTH)
     Billed(account, customer).use(1, at=LAST_MONTH + timedelta(days=1), cost_usd="2")
-    found = margins(account, "customer")
-    (row,) = found.rows
+    result = margins(account, "customer")
+    (row,) = result.rows
     assert (row.margin.currency, row.margin.revenue, row.margin.cost_nanos) == (
         "EUR",
         1000,
         2 * NANOS,
     )
     assert (row.margin.margin_nanos, row.margin.margin_share) == (None, None)
-    require_sums_of(account, found)
+    require_sums_of(account, result)
 
 
 def test_an_amount_is_spread_over_the_months_that_it_covers() -> None:

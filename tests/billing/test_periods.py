@@ -121,9 +121,9 @@ def test_quarters_and_years_of_a_subscription(interval: str, begins: list[date])
         datetime(2024, 2, 29, tzinfo=UTC), interval=interval, anchor="subscription"
     )
     periods = schedule.periods_between(schedule.starts_at, datetime(2050, 1, 1, tzinfo=UTC))
-    found = [period.starts_at.date() for period in periods]
-    assert found[:4] == begins
-    assert interval == "quarter" or date(2028, 2, 29) in found
+    result = [period.starts_at.date() for period in periods]
+    assert result[:4] == begins
+    assert interval == "quarter" or date(2028, 2, 29) in result
 
 
 def test_the_first_period_begins_with_the_subscription_and_the_last_ends_with_it() -> None:

@@ -35,10 +35,10 @@ def faults_in(detail: Any, path: str = "") -> dict[str, str]:
     if isinstance(detail, list) and not any(isinstance(each, dict | list) for each in detail):
         return {path: " ".join(map(str, detail))}
     inner: dict[Any, Any] = detail if isinstance(detail, dict) else dict(enumerate(detail))
-    found: dict[str, str] = {}
+    result: dict[str, str] = {}
     for name, each in inner.items():
-        found |= faults_in(each, f"{path}.{name}" if path else str(name))
-    return found
+        result |= faults_in(each, f"{path}.{name}" if path else str(name))
+    return result
 
 
 def faults_of(*charges: JsonObject, **members: Any) -> dict[str, str]:

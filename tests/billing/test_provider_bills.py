@@ -201,14 +201,14 @@ def test_a_number_that_no_bill_has_is_named(number: str) -> None:
     "number", ["1_0", "\N{FULLWIDTH DIGIT ONE}", "\N{ARABIC-INDIC DIGIT ONE}.5", "true", "1,5", ""]
 )
 def test_a_number_in_a_string_is_written_in_plain_digits(number: str) -> None:
-    for report, place in (
+    for report, index in (
         (openai_bucket(DAY, [(None, "1")]), "amount/value"),
         (anthropic_bucket(DAY, [(None, "1")]), "amount"),
     ):
         result = report["results"][0]
-        if place == "amount":
+        if index == "amount":
             result["amount"] = number
         else:
             result["amount"]["value"] = number
-        with pytest.raises(InvalidBill, match=f"{place}: must be a decimal number"):
+        with pytest.raises(InvalidBill, match=f"{index}: must be a decimal number"):
             read_report(json.dumps({"data": [report]}).encode()).nanos()

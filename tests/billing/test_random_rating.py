@@ -136,7 +136,7 @@ class Meter:
         """Go on under another version, whose tiers up to the present quantity count as reached."""
         above = self.micros - int(version.get("included_units", 0)) * 10**6
         lowers = [0, *(int(tier["up_to"]) * 10**6 for tier in version.get("tiers", ())[:-1])]
-        self.flats = {place for place, lower in enumerate(lowers) if lower < above}
+        self.flats = {index for index, lower in enumerate(lowers) if lower < above}
         if version.get("included_units") == "0":
             self.flats.add(0)
 
@@ -176,12 +176,12 @@ class Meter:
         bounds = [int(tier["up_to"]) * 10**6 for tier in version["tiers"][:-1]]
         owed = 0
         while start < end:
-            place = bisect_right(bounds, start)
-            stop = min(end, bounds[place]) if place < len(bounds) else end
-            tier = version["tiers"][place]
+            index = bisect_right(bounds, start)
+            stop = min(end, bounds[index]) if index < len(bounds) else end
+            tier = version["tiers"][index]
             owed += units_of(stop - start, tiny(tier["unit_amount"]), version["per"])
-            if place not in self.flats:
-                self.flats.add(place)
+            if index not in self.flats:
+                self.flats.add(index)
                 owed += tiny(tier["flat_amount"])
             start = stop
         return owed
@@ -192,8 +192,8 @@ class Meter:
         above = max(0, self.total - free)
         for tier in version["tiers"]:
             if tier["up_to"] is None or above <= int(tier["up_to"]) * 10**6:
-                found: JsonObject = tier
-                return found
+                result: JsonObject = tier
+                return result
         return None
 
 
@@ -240,19 +240,19 @@ def added_up(parts: int, cuts: list[int], usages: list[Usage], chances: Random) 
         by_part: defaultdict[int, list[Usage]] = defaultdict(list)
         for usage in batch:
             by_part[bisect_right(cuts, usage.minute)].append(usage)
-        for place, members in by_part.items():
-            places.append(place)
+        for position, members in by_part.items():
+            places.append(position)
             batches.append(used_by(members))
     order = chances.sample(range(len(batches)), len(batches))
     sums = [Used() for _ in range(parts)]
     for index in order:
-        place, batch_sum = places[index], batches[index]
-        costs = dict(sums[place].costs)
+        position, batch_sum = places[index], batches[index]
+        costs = dict(sums[position].costs)
         for whose, cost in batch_sum.costs.items():
             costs[whose] = costs.get(whose, Fraction(0)) + cost
-        sums[place] = Used(
-            quantity=sums[place].quantity + batch_sum.quantity,
-            requests=sums[place].requests + batch_sum.requests,
+        sums[position] = Used(
+            quantity=sums[position].quantity + batch_sum.quantity,
+            requests=sums[position].requests + batch_sum.requests,
             costs=costs,
         )
     return sums

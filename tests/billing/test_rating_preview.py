@@ -7,6 +7,7 @@ import pytest
 from billing.models import Plan, Statement
 from common.json_bodies import JsonObject
 from tests.billing.rating_scene import fee, usage_charge
+from tests.cases import each_case
 from tests.factories import Account
 from tests.metering.api.caller import Answer, Caller, caller
 
@@ -191,7 +192,7 @@ def test_the_bounds_of_charges_and_plans_are_lines(api: Caller) -> None:
     ]
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("members", "pointer"),
     [
         ({"period": "2026-13"}, "/period"),

@@ -35,8 +35,8 @@ def compared(account: Account, day: date = DAY) -> tuple[KindResult, list[Differ
         return result, list(compare_day(account.tenant.id, day, result))
 
 
-def figures(found: list[Difference]) -> list[tuple[str, str, Decimal]]:
-    return [(each.provider, each.model or each.line_item, each.difference) for each in found]
+def figures(result: list[Difference]) -> list[tuple[str, str, Decimal]]:
+    return [(each.provider, each.model or each.line_item, each.difference) for each in result]
 
 
 @pytest.fixture
@@ -78,8 +78,8 @@ def test_a_bill_that_equals_the_usage_differs_by_nothing(used: Account) -> None:
             )
         ),
     )
-    result, found = compared(used)
-    assert found == []
+    result, drifts = compared(used)
+    assert drifts == []
     assert (result.compared, result.drifts) == (3, 0)
     assert result.sums["USD"].absolute == Decimal(0)
     assert result.sums["USD"].found == Decimal("0.0155")
@@ -88,18 +88,18 @@ def test_a_bill_that_equals_the_usage_differs_by_nothing(used: Account) -> None:
 
 def test_one_cent_more_on_one_day_and_model_is_exactly_that(used: Account) -> None:
     import_for(used, anthropic_page(anthropic_bucket(DAY, [*BILL, ("claude-haiku-4-5", "1")])))
-    result, found = compared(used)
-    assert figures(found) == [("anthropic", "claude-haiku-4-5", Decimal("0.01"))]
-    assert (found[0].expected, found[0].found) == (Decimal("0.0015"), Decimal("0.0115"))
+    result, drifts = compared(used)
+    assert figures(drifts) == [("anthropic", "claude-haiku-4-5", Decimal("0.01"))]
+    assert (drifts[0].expected, drifts[0].found) == (Decimal("0.0015"), Decimal("0.0115"))
     assert result.sums["USD"].absolute == Decimal("0.01")
 
 
 def test_too_much_here_does_not_make_up_for_too_little_there(used: Account) -> None:
     moved = [("claude-sonnet-4-5", "0.05"), ("claude-haiku-4-5", "1.15")]
     import_for(used, anthropic_page(anthropic_bucket(DAY, moved)))
-    result, found = compared(used)
+    result, drifts = compared(used)
     cent = Decimal("0.01")
-    assert figures(found) == [
+    assert figures(drifts) == [
         ("anthropic", "claude-haiku-4-5", cent),
         ("anthropic", "claude-sonnet-4-5", -cent),
     ]
@@ -112,8 +112,8 @@ def test_what_only_one_of_them_has_is_named(used: Account) -> None:
     use(used, ..., provider="anthropic", tool="web_search", operation="tool", cost_usd="0.01")
     bill = [("claude-sonnet-4-5", "1.05"), ("claude-opus-4-1", "3"), (None, "1")]
     import_for(used, anthropic_page(anthropic_bucket(DAY, bill)))
-    _, found = compared(used)
-    assert [(each.model, each.difference, each.note) for each in found] == [
+    _, result = compared(used)
+    assert [(each.model, each.difference, each.note) for each in result] == [
         ("claude-haiku-4-5", Decimal("-0.0015"), "The bill has nothing of it."),
         ("claude-opus-4-1", Decimal("0.03"), "No usage of it was reported."),
     ]
@@ -137,8 +137,8 @@ def test_our_own_focus_export_read_as_a_bill_differs_by_nothing(used: Account) -
         ends_at=begin + timedelta(days=1),
     )
     import_for(used, read_focus("".join(csv_lines(rows)).encode()))
-    result, found = compared(used)
-    assert found == []
+    result, drifts = compared(used)
+    assert drifts == []
     assert result.compared >= 4
 
 

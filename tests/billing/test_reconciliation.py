@@ -8,13 +8,7 @@ from functools import partial
 import pytest
 
 from billing.collection.totals import InvoiceTotal
-from billing.models import (
-    Drift,
-    ProviderBillLine,
-    Reconciliation,
-    ReconciliationState,
-    Statement,
-)
+from billing.models import Drift, ProviderBillLine, Reconciliation, ReconciliationState, Statement
 from billing.reconciliation import runs
 from billing.reconciliation.results import EXACT, KindResult, Sums, Threshold
 from billing.tasks_reconciliation import reconcile, start_daily_reconciliations
@@ -58,8 +52,8 @@ def fresh(account: Account, row: Reconciliation) -> Reconciliation:
 
 def drifts(account: Account, row: Reconciliation) -> list[tuple[str, str, Decimal]]:
     with account.scope():
-        found = Drift.objects.filter(reconciliation=row).order_by("id")
-        return [(each.line or each.model, each.unit, each.difference) for each in found]
+        result = Drift.objects.filter(reconciliation=row).order_by("id")
+        return [(each.line or each.model, each.unit, each.difference) for each in result]
 
 
 @pytest.fixture

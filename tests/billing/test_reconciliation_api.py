@@ -4,8 +4,6 @@ import gzip
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
-import pytest
-
 from billing.tasks_reconciliation import reconcile
 from common.api.parsing import BODY_BYTES_MAX
 from tests.billing.bills import (
@@ -17,6 +15,7 @@ from tests.billing.bills import (
     openai_page,
 )
 from tests.billing.scene import PER_REQUEST, Billed, month_start
+from tests.cases import each_case
 from tests.factories import Account, make_event, send
 from tests.metering.api.caller import Caller, caller
 
@@ -140,7 +139,7 @@ def test_a_reconciliation_tells_what_differs(account: Account) -> None:
     assert [row["id"] for row in api.get("/v1/reconciliations").body["data"]] == [begun.body["id"]]
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("body", "pointer"),
     [
         ({"period": "2026-13"}, "/period"),
@@ -173,8 +172,8 @@ def test_margins_over_http(account: Account) -> None:
     scene.use(3, at=begin + timedelta(days=5), cost_usd="0.25", feature="chat")
     scene.use(1, at=begin + timedelta(days=5), cost_usd="0.05", customer=...)
     api = caller(account)
-    found = api.get("/v1/margins", period=f"{begin:%Y-%m}").body
-    nobodys, acme = found["data"]
+    result = api.get("/v1/margins", period=f"{begin:%Y-%m}").body
+    nobodys, acme = result["data"]
     assert acme == {
         "key": "acme",
         "name": "Acme",
@@ -187,9 +186,9 @@ def test_margins_over_http(account: Account) -> None:
         "has_drafts": True,
     }
     assert (nobodys["key"], nobodys["cost_usd"], nobodys["margin_usd"]) == (None, "0.05", "-0.05")
-    (total,) = found["totals"]
+    (total,) = result["totals"]
     assert (total["revenue"], total["cost_usd"], total["margin_usd"]) == ("3.00", "0.8", "2.2")
-    assert Decimal(total["margin_usd"]) == sum(Decimal(row["margin_usd"]) for row in found["data"])
+    assert Decimal(total["margin_usd"]) == sum(Decimal(row["margin_usd"]) for row in result["data"])
     for group_by in ("plan", "feature", "month"):
         asked = {"from": f"{begin:%Y-%m}", "to": f"{begin:%Y-%m}", "group_by": group_by}
         assert api.get("/v1/margins", **asked).body["totals"][0]["margin_usd"] == "2.2"
@@ -197,7 +196,7 @@ def test_margins_over_http(account: Account) -> None:
     assert final["totals"][0]["revenue"] == "0.00"
 
 
-@pytest.mark.parametrize(
+@each_case(
     "query",
     [
         {"period": "2026-11", "from": "2026-10"},

@@ -262,7 +262,9 @@ def _pydantic_ai(plan: Plan, provider: str, name: str, model: Any) -> Client:
 
     def call() -> Used:
         result = loop.run(agent.run("Say ok."))
-        (answer,) = [one for one in result.new_messages() if one.kind == "response"]
+        (answer,) = [
+            new_message for new_message in result.new_messages() if new_message.kind == "response"
+        ]
         usage = {
             "input_tokens": answer.usage.input_tokens,
             "output_tokens": answer.usage.output_tokens,

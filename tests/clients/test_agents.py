@@ -134,10 +134,10 @@ def test_a_budget_on_a_team_that_no_span_names_is_never_passed(
     assert provider.cost_nanos <= LIMIT_NANOS
     for budget in (team, everything, each_agent):
         windows = windows_of(account, budget)
-        assert sum(one.spent_nanos for one in windows) == provider.cost_nanos
-        assert sum(one.spent_requests for one in windows) == allowed
-        assert {one.reserved_nanos for one in windows} == {0}
-        assert {one.overrun_nanos for one in windows} == {0}
+        assert sum(window.spent_nanos for window in windows) == provider.cost_nanos
+        assert sum(window.spent_requests for window in windows) == allowed
+        assert {window.reserved_nanos for window in windows} == {0}
+        assert {window.overrun_nanos for window in windows} == {0}
     assert_stored_as_charged(account, provider)
     assert audit_tenant(account.tenant.id) == []
 
@@ -146,13 +146,14 @@ def assert_stored_as_charged(account: Account, provider: Provider) -> None:
     with account.scope():
         events = UsageEvent.objects.filter(tenant=account.tenant, is_void=False)
         stored = {
-            (one.response_id, one.input_tokens, one.output_tokens, one.cost_nanos) for one in events
+            (each.response_id, each.input_tokens, each.output_tokens, each.cost_nanos)
+            for each in events
         }
         assert len(events) == len(provider.charges)
-        assert {one.team for one in events} == {"growth"}
+        assert {each.team for each in events} == {"growth"}
         # Agents do not say how long a call took: each was told by the instrumentation, too.
-        assert all(one.latency_ms is not None for one in events)
+        assert all(each.latency_ms is not None for each in events)
     assert stored == {
-        (one.response_id, one.input_tokens, one.output_tokens, one.cost_nanos)
-        for one in provider.charges
+        (each.response_id, each.input_tokens, each.output_tokens, each.cost_nanos)
+        for each in provider.charges
     }

@@ -51,11 +51,11 @@ def own_connection() -> DatabaseWrapper:
 def limits() -> list[str]:
     names = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
     with connection.cursor() as cursor:
-        found = []
+        result = []
         for name in names:
             cursor.execute(f"SHOW {name}")
-            found.append(cursor.fetchone()[0])
-    return found
+            result.append(cursor.fetchone()[0])
+    return result
 
 
 def test_a_thread_of_its_own_has_the_limits_of_its_process() -> None:

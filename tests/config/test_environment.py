@@ -234,7 +234,10 @@ def test_networks_and_the_mail_server_of_channels_are_read() -> None:
     environment = read_environment(
         {"CHANNEL_NETWORKS": "127.0.0.0/8, fd00::/8,", "MAIL_URL": "smtp://a%40b.example:p@mail"}
     )
-    assert [str(one) for one in environment.channel_networks] == ["127.0.0.0/8", "fd00::/8"]
+    assert [str(channel_network) for channel_network in environment.channel_networks] == [
+        "127.0.0.0/8",
+        "fd00::/8",
+    ]
     assert environment.mail_url == "smtp://a%40b.example:p@mail"
 
 

@@ -112,9 +112,9 @@ def test_metrics_count_answers_events_and_what_waits(account: Account) -> None:
 
 def test_metrics_answer_without_a_database(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("config.metrics.platform_scope", broken)
-    found = scrape()
-    assert found["spendgate_database_up", ()] == 0
-    assert ("spendgate_waiting_rows", ("batches",)) not in found
+    result = scrape()
+    assert result["spendgate_database_up", ()] == 0
+    assert ("spendgate_waiting_rows", ("batches",)) not in result
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])

@@ -103,7 +103,7 @@ def test_a_part_by_itself_counts_in_a_folder_of_its_own_when_it_has_several_proc
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     given = [shared_by_part(part, read_environment(environ)) for _ in range(2)]
-    assert [VARIABLE in one for one in given] == [is_shared, is_shared]
+    assert [VARIABLE in each for each in given] == [is_shared, is_shared]
     assert len(list(tmp_path.iterdir())) == (2 if is_shared else 0)
 
 

@@ -72,7 +72,7 @@ def fill(
     name, match = f"budget {text}"[:200], {"team": team}
     budget = make_budget(account, name=name, match=match, per=["agent"], cost_usd=limit_usd)
     channel = make_channel(account, name=f"channel {text}"[:200])
-    facts = {"cost_nanos": round(float(cost_usd) * NANOS), "window_start": at.isoformat()}
+    fields = {"cost_nanos": round(float(cost_usd) * NANOS), "window_start": at.isoformat()}
     incident = make_incident(
         account,
         kind=IncidentKind.ANOMALY,
@@ -80,8 +80,8 @@ def fill(
         title=f"incident {text}"[:200],
         summary=f"${cost_usd} {text}",
         match={"team": team},
-        facts=facts,
-        excess_nanos=facts["cost_nanos"],
+        facts=fields,
+        excess_nanos=fields["cost_nanos"],
     )
     make_anomaly(account, incident, dimension="team", value=team)
     counted: Any = {"reports": 3, "code": "unknown_field", "sample": text, "detail": text}

@@ -242,9 +242,9 @@ def test_guesses_at_the_old_password_have_to_wait(
 
 
 def path_of(text: str) -> str:
-    found = re.search(r"/(?:password/new|invitations)/[\w-]+", text)
-    assert found is not None, text
-    return found[0]
+    match = re.search(r"/(?:password/new|invitations)/[\w-]+", text)
+    assert match is not None, text
+    return match[0]
 
 
 def test_a_reset_is_asked_for_by_anyone_and_mailed_to_an_account(

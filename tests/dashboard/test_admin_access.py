@@ -98,8 +98,8 @@ def test_no_query_of_a_list_fails(account: Account, owner: Client) -> None:
     make_incident(account)
     owner.raise_request_exception = False
     paths = list(lists())
-    for place, query in enumerate(HOSTILE):
-        path = paths[place % len(paths)]
+    for index, query in enumerate(HOSTILE):
+        path = paths[index % len(paths)]
         answer = owner.get(f"{path}?{query}")
         assert answer.status_code in {200, 302, 400}, (path, query[:60], answer.status_code)
     assert owner.get("/admin/alerts/channel/?name__regex=\\").status_code == 400

@@ -83,7 +83,7 @@ def test_a_channel_is_made_by_its_kinds_form_and_its_secret_is_never_shown(
     gone = owner.post(f"{CHANNELS}/{channel.id}/delete/", {"post": "yes"}, follow=True)
     assert b"Other: removed." in gone.content
     assert owner.get(page).status_code == 302
-    assert [one[1:] for one in changed(account)[-3:]] == [
+    assert [each[1:] for each in changed(account)[-3:]] == [
         ("create", "channel"),
         ("update", "channel"),
         ("delete", "channel"),

@@ -14,6 +14,7 @@ from metering.configuration.rate_limits import create_rate_limit
 from metering.limits.rate_limits import read_rate_rules
 from metering.models import Breaker, Halt, RateLimit
 from tenants.roles import Role
+from tests.cases import each_case
 from tests.dashboard.test_admin import changed, errors_of, saved_form
 from tests.factories import NANOS, Account, make_event, send
 
@@ -64,7 +65,7 @@ def make_breaker(account: Account, **fields: object) -> Breaker:
 
 def open_for(account: Account, *agents: str) -> None:
     now = (timezone.now() - timedelta(seconds=1)).isoformat()
-    send(account, [make_event(agent=one, cost_usd="11", time=now) for one in agents])
+    send(account, [make_event(agent=agent, cost_usd="11", time=now) for agent in agents])
     with account.scope():
         assert Halt.objects.filter(lifted_at=None).count() == len(agents)
 
@@ -84,8 +85,8 @@ def test_a_breaker_is_made_changed_and_removed(account: Account, owner: Client) 
     assert (breaker.cost_nanos_per_minute, breaker.error_percent) == (10 * NANOS, 50)
     assert (breaker.tokens_times, breaker.close) == (None, "trial")
     listed = owner.get(f"{BREAKERS}/").content.decode()
-    assert "more than $10.00 a minute, 50% failed calls" in listed
-    assert "stops calls until closed by a probe" in listed
+    assert "more than $10.00 within a minute, 50% failed calls" in listed
+    assert "stops calls until a probe succeeds" in listed
     path = f"{BREAKERS}/{breaker.id}"
     before = changed(account)
     shown = saved_form(owner, f"{path}/change/")
@@ -95,13 +96,13 @@ def test_a_breaker_is_made_changed_and_removed(account: Account, owner: Client) 
     with account.scope():
         assert Breaker.objects.get().limit_percent == 40
     assert owner.post(f"{path}/delete/", {"post": "yes"}).status_code == 302
-    assert [one[1:] for one in changed(account)[-2:]] == [
+    assert [each[1:] for each in changed(account)[-2:]] == [
         ("update", "breaker"),
         ("delete", "breaker"),
     ]
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("changes", "words"),
     [
         ({"name": ""}, "This field is required"),
@@ -176,14 +177,14 @@ def test_a_rate_limit_is_made_changed_and_removed(account: Account, owner: Clien
     assert changed(account) == before
     assert owner.post(f"{path}/change/", {**shown, "tokens_per_minute": "9"}).status_code == 302
     assert owner.post(f"{path}/delete/", {"post": "yes"}).status_code == 302
-    assert [one[1:] for one in changed(account)[-3:]] == [
+    assert [each[1:] for each in changed(account)[-3:]] == [
         ("create", "ratelimit"),
         ("update", "ratelimit"),
         ("delete", "ratelimit"),
     ]
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("changes", "words"),
     [
         (

@@ -2,7 +2,6 @@
 
 import uuid
 
-import pytest
 from django.test import Client
 
 from common.json_bodies import JsonObject
@@ -11,6 +10,7 @@ from metering.configuration.routes import create_route
 from metering.limits.routes import Tier, read_routes
 from metering.models import Budget, ModelRoute
 from tenants.models import AuditEntry
+from tests.cases import each_case
 from tests.dashboard.test_admin import budget_form, changed, errors_of, levels, saved_form
 from tests.factories import Account
 
@@ -37,7 +37,9 @@ def test_a_new_budget_starts_with_a_level_that_blocks(account: Account, owner: C
     assert owner.post(path, budget_form(name="Without levels")).status_code == 302
     with account.scope():
         for budget in Budget.objects.all():
-            assert [(one.percent, one.action) for one in budget.levels.all()] == [(100, "block")]
+            assert [(level.percent, level.action) for level in budget.levels.all()] == [
+                (100, "block")
+            ]
         assert Budget.objects.count() == 2
 
 
@@ -56,8 +58,8 @@ def test_session_limits_are_two_clicks_away(account: Account, owner: Client) -> 
         )
         assert (budget.limit_cost_nanos, budget.limit_tokens) == (500_000_000, 20_000)
         assert (budget.limit_tool_calls, budget.limit_seconds) == (15, 120)
-        found = [(one.percent, one.action, one.notify) for one in budget.levels.all()]
-    assert found == [(80, "none", ["engineering"]), (100, "block", ["engineering"])]
+        result = [(level.percent, level.action, level.notify) for level in budget.levels.all()]
+    assert result == [(80, "none", ["engineering"]), (100, "block", ["engineering"])]
 
 
 def test_a_level_that_throttles_has_rates_and_others_have_none(
@@ -92,9 +94,9 @@ def test_a_route_is_made_changed_and_removed(account: Account, owner: Client) ->
     assert owner.post(f"{ROUTES}/add/", route_form()).status_code == 302
     with account.scope():
         row = ModelRoute.objects.get()
-        found = read_routes(account.tenant.id).choose("summary")
-    assert found is not None
-    assert found.tiers == (
+        result = read_routes(account.tenant.id).choose("summary")
+    assert result is not None
+    assert result.tiers == (
         Tier("openai", "gpt-5-nano", 4),
         Tier("anthropic", "claude-sonnet-4-5", None),
     )
@@ -112,13 +114,13 @@ def test_a_route_is_made_changed_and_removed(account: Account, owner: Client) ->
     assert owner.post(f"{path}/delete/", {"post": "yes"}).status_code == 302
     with account.scope():
         assert not ModelRoute.objects.exists()
-    assert [one[1:] for one in changed(account)[-2:]] == [
+    assert [each[1:] for each in changed(account)[-2:]] == [
         ("update", "modelroute"),
         ("delete", "modelroute"),
     ]
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("tiers", "words"),
     [
         ("", "This field is required"),

@@ -84,7 +84,9 @@ def test_flags_stand_on_the_chart_of_explore(account: Account, owner: Client) ->
     for metric in ("cost", "error_rate"):
         figure = owner.get(f"/explore/chart.json?metric={metric}").json()
         notes = figure["layout"].get("annotations", [])
-        assert [one["hovertext"] for one in notes if "hovertext" in one] == ["Deployed 4.2"], metric
+        assert [note["hovertext"] for note in notes if "hovertext" in note] == ["Deployed 4.2"], (
+            metric
+        )
 
 
 def test_a_flag_stands_beside_an_incident_of_its_bucket() -> None:

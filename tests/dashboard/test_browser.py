@@ -7,6 +7,7 @@ from playwright.sync_api import Browser, Page, expect
 from pytest_django.live_server_helper import LiveServer
 
 from alerts.incidents import observe
+from dashboard import counted_later
 from metering.models import Budget, Halt, Route, SourceOutcome
 from metering.usage.sources import Tally, record_reports
 from tests.alerts.scene import seen
@@ -296,7 +297,7 @@ def test_a_budget_is_made_in_the_admin_with_a_level_added(
     page.wait_for_url("**/admin/metering/budget/")
     with account.scope():
         budget = Budget.objects.get(tenant=account.tenant)
-        levels = [(one.percent, one.notify) for one in budget.levels.all()]
+        levels = [(level.percent, level.notify) for level in budget.levels.all()]
     assert (budget.name, budget.match, levels) == (
         "From the form",
         {"team": "growth"},
@@ -347,4 +348,27 @@ def test_an_open_page_shows_what_arrives_and_keeps_what_was_typed(
     send(busy, [make_event(agent="writer", team="growth", cost_usd="4")])
     expect(page.locator(".tile.hero .value")).to_have_text("$20.00", timeout=20_000)
     expect(page.get_by_label("Name", exact=True)).to_have_value("half typed")
+    assert complaints == []
+
+
+def test_a_finding_that_came_later_stays_while_the_page_is_open(
+    browser: Browser,
+    live_server: LiveServer,
+    account: Account,
+    complaints: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(counted_later, "READ_AT_ONCE_MAX", 0)
+    send(account, [make_event(session="run", cost_usd="5")])
+    page = open_page(browser, live_server, account, complaints)
+    page.clock.install()
+    page.goto("/sessions")
+    told = "The costliest session, run, cost $5.00"
+    expect(page.get_by_role("heading", level=1)).to_contain_text(told)
+    for _ in range(2):  # the second answer comes after the first was shown
+        send(account, [make_event(cost_usd="1")])
+        with page.expect_response(lambda answer: "x-live" in answer.request.headers) as answered:
+            page.clock.fast_forward(5_000)
+        assert answered.value.status == 200
+    assert page.get_by_role("heading", level=1).inner_text().startswith(told)
     assert complaints == []

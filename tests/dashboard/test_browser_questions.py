@@ -71,16 +71,16 @@ def test_each_question_is_answered_in_three_clicks(
     page.set_default_timeout(10_000)
     asked = questions()
     assert len(asked) == 10
-    for one in asked:
-        assert len(one.clicks) <= CLICKS_MAX, one
+    for each in asked:
+        assert len(each.clicks) <= CLICKS_MAX, each
         page.goto("/")
-        for click in one.clicks:
+        for click in each.clicks:
             before = page.url
             link(page, click).click()
             expect(page).not_to_have_url(before)
         try:
-            expect_answer(page, one.answer)
+            expect_answer(page, each.answer)
         except AssertionError as error:
-            error.add_note(one.words)
+            error.add_note(each.words)
             raise
     context.close()

@@ -56,8 +56,8 @@ class Address:
     is_of_row: bool
 
 
-def addresses(found: dict[str, object]) -> Iterator[Address]:
-    """All addresses that there are. What `found` has by a page's name stands for the page's
+def addresses(objects: dict[str, object]) -> Iterator[Address]:
+    """All addresses that there are. What `objects` has by a page's name stands for the page's
     parameter; parameters that it has not got are of buttons alone.
     """
     for pattern in urlpatterns:
@@ -66,11 +66,11 @@ def addresses(found: dict[str, object]) -> Iterator[Address]:
         names = list(pattern.pattern.converters)
         if not name:
             continue  # leads to another page
-        values = {one: found.get(name, found.get(one, 1)) for one in names}
+        values = {each: objects.get(name, objects.get(each, 1)) for each in names}
         path = reverse(f"dashboard:{name}", kwargs=values)
         query = QUERIES.get(name, "")
-        is_of_row = "{" in query or any(one != "kind" for one in names)
-        yield Address(name, path + query.format(**found), is_of_row)
+        is_of_row = "{" in query or any(each != "kind" for each in names)
+        yield Address(name, path + query.format(**objects), is_of_row)
 
 
 def read(client: Client, path: str) -> tuple[int, bytes]:
@@ -79,52 +79,52 @@ def read(client: Client, path: str) -> tuple[int, bytes]:
     return answer.status_code, answer.getvalue()
 
 
-def documents(client: Client, found: dict[str, object]) -> list[str]:
+def documents(client: Client, objects: dict[str, object]) -> list[str]:
     """The addresses that answer this person with a whole page: not a button, a file, or a part."""
     paths = []
-    for one in addresses(found):
-        status, body = read(client, one.path)
+    for address in addresses(objects):
+        status, body = read(client, address.path)
         if status == 200 and body.lstrip()[:15].lower() == b"<!doctype html>":
-            paths.append(one.path)
+            paths.append(address.path)
     return paths
 
 
 @pytest.fixture
-def found(account: Account, owner: Client) -> dict[str, object]:
+def objects(account: Account, owner: Client) -> dict[str, object]:
     """What stands for the parameters of addresses, in a tenant with something on every page."""
     return furnish(account, owner)
 
 
 def test_every_page_opens_for_members_and_for_no_one_else(
-    account: Account, owner: Client, found: dict[str, object]
+    account: Account, owner: Client, objects: dict[str, object]
 ) -> None:
     stranger = sign_in(make_account().email)
     members = [sign_in(make_member(account, role)) for role in Role if role is not Role.OWNER]
     members.append(sign_in(make_team_member(account, Role.ENGINEER, TEAM)))
     shown = 0
-    for one in addresses(found):
-        status, _ = read(owner, one.path)
-        assert status in {200, 302, 405}, one
+    for address in addresses(objects):
+        status, _ = read(owner, address.path)
+        assert status in {200, 302, 405}, address
         for member in members:
-            assert read(member, one.path)[0] in {status, 403, 404}, one
-        if status != 200 or one.name in PUBLIC:
+            assert read(member, address.path)[0] in {status, 403, 404}, address
+        if status != 200 or address.name in PUBLIC:
             continue
         shown += 1
-        signed_out = Client().get(one.path)
-        assert signed_out.status_code == 302, one
-        assert signed_out["Location"].startswith("/login?next="), one
-        status, body = read(stranger, one.path)
-        assert status == (404 if one.is_of_row else 200), one
-        assert AGENT.encode() not in body, one
-        assert b"onerror" not in body, one
+        signed_out = Client().get(address.path)
+        assert signed_out.status_code == 302, address
+        assert signed_out["Location"].startswith("/login?next="), address
+        status, body = read(stranger, address.path)
+        assert status == (404 if address.is_of_row else 200), address
+        assert AGENT.encode() not in body, address
+        assert b"onerror" not in body, address
     assert shown > 50
 
 
 @needs_chromium
 def test_the_owner_finds_no_page_that_breaks_a_rule(
-    browser: Browser, live_server: LiveServer, owner: Client, found: dict[str, object]
+    browser: Browser, live_server: LiveServer, owner: Client, objects: dict[str, object]
 ) -> None:
-    paths = documents(owner, found)
+    paths = documents(owner, objects)
     assert len(paths) > 35
     session = owner.cookies["sessionid"].value
     assert walk(browser, live_server.url, [*paths, *ALSO], session=session) == {}
@@ -139,12 +139,12 @@ def test_other_members_find_no_page_that_breaks_a_rule(
     browser: Browser,
     live_server: LiveServer,
     account: Account,
-    found: dict[str, object],
+    objects: dict[str, object],
     role: Role,
     look: Look,
 ) -> None:
     client = sign_in(make_team_member(account, role, *([TEAM] if role is Role.ENGINEER else [])))
-    paths = documents(client, found)
+    paths = documents(client, objects)
     assert len(paths) > 25
     session = client.cookies["sessionid"].value
     assert walk(browser, live_server.url, paths, session=session, looks=[look]) == {}
@@ -152,10 +152,15 @@ def test_other_members_find_no_page_that_breaks_a_rule(
 
 @needs_chromium
 def test_who_has_not_signed_in_finds_no_page_that_breaks_a_rule(
-    browser: Browser, live_server: LiveServer, found: dict[str, object]
+    browser: Browser, live_server: LiveServer, objects: dict[str, object]
 ) -> None:
-    paths = [one.path for one in addresses(found) if one.name in PUBLIC]
+    paths = [each.path for each in addresses(objects) if each.name in PUBLIC]
     assert walk(browser, live_server.url, [*paths, "/"]) == {}
     # Swagger's own page has faults that axe finds (docs/decisions/0035), but breaks no policy.
     problems = walk(browser, live_server.url, ["/v1/docs"])
-    assert [one for found in problems.values() for one in found if not one.startswith("axe")] == []
+    assert [
+        problem
+        for of_page in problems.values()
+        for problem in of_page
+        if not problem.startswith("axe")
+    ] == []

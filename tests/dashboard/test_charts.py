@@ -73,7 +73,7 @@ def test_bars_stand_on_each_other_with_exact_amounts_and_the_running_one_hatched
 def test_a_click_filters_by_a_value_and_never_by_the_rest() -> None:
     figure = drawn(make_series())
     assert figure["layout"]["meta"]["parameter"] == "filter[agent]"
-    assert [one.get("meta", {}).get("value") for one in figure["data"]] == [None, "one", "", None]
+    assert [each.get("meta", {}).get("value") for each in figure["data"]] == [None, "one", "", None]
 
 
 def test_the_hover_has_the_total_and_the_change() -> None:
@@ -118,7 +118,7 @@ def test_limits_shades_and_marks_are_drawn_over_any_chart() -> None:
     figure = with_levels(figure, [Level(5, "Limit $5", True), Level(4, "80%")])
     figure = with_shade(figure, places[0], places[1], "No data")
     figure = with_marks(figure, [Mark(0, "critical", "Loop", 1, "/incidents/1")])
-    assert [one["type"] for one in figure["layout"]["shapes"]] == ["line", "line", "rect"]
+    assert [shape["type"] for shape in figure["layout"]["shapes"]] == ["line", "line", "rect"]
     assert "No data" in figure["layout"]["shapes"][2]["label"]["text"]
     accepted(figure)
     rates = line("Rate", [0.1, None, 0.2], places, unit=SHARE)

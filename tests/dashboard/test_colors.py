@@ -43,13 +43,13 @@ TO_LAB = [
 
 
 def linear(color: str) -> Vector:
-    parts = np.array([int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)])
+    parts = np.array([int(color[index : index + 2], 16) / 255 for index in (1, 3, 5)])
     return np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
 
 
-def contrast(one: str, two: str) -> float:
+def contrast(each: str, two: str) -> float:
     light, dark = sorted(
-        (float(linear(color) @ [0.2126, 0.7152, 0.0722]) for color in (one, two)), reverse=True
+        (float(linear(color) @ [0.2126, 0.7152, 0.0722]) for color in (each, two)), reverse=True
     )
     return (light + 0.05) / (dark + 0.05)
 

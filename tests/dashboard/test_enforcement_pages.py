@@ -123,7 +123,7 @@ def record(account: Account, *rows: JsonObject) -> None:
     decided = [
         DecisionRow(
             **{
-                "decided_at": now - timedelta(minutes=place),
+                "decided_at": now - timedelta(minutes=index),
                 "decision": "refuse",
                 "code": "budget_exceeded",
                 "dimensions": {"agent": "a"},
@@ -133,7 +133,7 @@ def record(account: Account, *rows: JsonObject) -> None:
                 **row,
             }
         )
-        for place, row in enumerate(rows)
+        for index, row in enumerate(rows)
     ]
     with account.scope(), connection.cursor() as cursor:
         insert_decisions(cursor, account.tenant.id, decided)
@@ -344,7 +344,7 @@ def test_a_raise_made_by_hand_is_in_force_at_once(account: Account, owner: Clien
             ("", 12_500_000_000),
         ]
         entries = AuditEntry.objects.filter(object_type="limitincrease").order_by("id")
-        assert [(one.actor, one.action) for one in entries[:2]] == [
+        assert [(entry.actor, entry.action) for entry in entries[:2]] == [
             (account.email, "create"),
             (account.email, "approve"),
         ]
@@ -376,7 +376,7 @@ def test_a_raise_with_a_digit_too_many_is_asked_about(account: Account, owner: C
         assert "times as much. Nothing is saved yet." in text_of(answer.content.decode())
         assert stored(account, LimitIncrease) == []
     press(owner, path, **form, _confirmed=warning)
-    assert [one["add_cost_nanos"] for one in stored(account, LimitIncrease)] == [900 * NANOS]
+    assert [each["add_cost_nanos"] for each in stored(account, LimitIncrease)] == [900 * NANOS]
 
 
 @pytest.mark.parametrize(
@@ -497,9 +497,9 @@ def test_a_halt_of_several_values_is_put_together_before_it_is_made(
         ask = {"amount_usd": "1", "agent": agent, **({"team": team} if team else {})}
         assert api.post("/v1/reservations", ask).status == 201
     path = "/enforcement/halts/confirm?"
-    one = page(owner, f"{path}calls=agent%3Da&dimension=agent&value=b")
-    assert "New calls by agent “a” or “b” are refused" in text_of(one)
-    chosen = re.findall(r'type="hidden" name="calls" value="([^"]*)"', one)
+    each = page(owner, f"{path}calls=agent%3Da&dimension=agent&value=b")
+    assert "New calls by agent “a” or “b” are refused" in text_of(each)
+    chosen = re.findall(r'type="hidden" name="calls" value="([^"]*)"', each)
     assert chosen[:2] == ["agent=a", "agent=b"]
     query = urlencode(
         {"calls": ["agent=a", "agent=b"], "dimension": "team", "value": "growth"}, True
@@ -686,8 +686,8 @@ def test_decisions_are_filtered_by_agent_decision_code_and_budget(
     }
     for query, details in shown.items():
         said = words(owner, f"/enforcement/decisions?{query}")
-        found = {detail for detail in ("One.", "Two.", "Three.") if detail in said}
-        assert found == details, query
+        result = {detail for detail in ("One.", "Two.", "Three.") if detail in said}
+        assert result == details, query
     assert "No decision matches these filters" in said
     html = page(owner, "/enforcement/decisions?filter[agent]=beta&code=halted")
     assert "?filter[agent]=beta&amp;decision=refuse&amp;code=halted" in html
@@ -798,7 +798,7 @@ def test_raises_of_every_group_count_in_all_windows_and_all_parts(account: Accou
             now=now,
             per_budget=5,
         )
-    assert [(one.part, one.spent, one.limit) for one in watch.windows] == [
+    assert [(window.part, window.spent, window.limit) for window in watch.windows] == [
         ("requests", 2, 3),
         ("requests", 1, 3),
     ]
@@ -831,12 +831,12 @@ def test_the_api_answers_windows_with_their_raises(account: Account, api: Caller
             limit_increase=ask_for_increase(budget=budget, actor="tests", ask=ask), actor="tests"
         )
     answer = api.get(f"/v1/budgets/{budget.id}/windows")
-    found = {
-        one["group"]["agent"]: (one["limit_usd"], one["remaining_usd"], one["limit_tokens"],
-                                one["limit_seconds"])
-        for one in answer.body["data"]
+    result = {
+        each["group"]["agent"]: (each["limit_usd"], each["remaining_usd"], each["limit_tokens"],
+                                each["limit_seconds"])
+        for each in answer.body["data"]
     }  # fmt: skip
-    assert found == {"a": ("120", "60", 10_005, 90), "b": ("100", "40", 10_000, 60)}
+    assert result == {"a": ("120", "60", 10_005, 90), "b": ("100", "40", 10_000, 60)}
 
 
 def test_budgets_say_what_they_refuse_and_what_is_reserved(

@@ -23,6 +23,7 @@ from metering.limits.halts import insert_halt
 from metering.models import HaltKind
 from tenants.roles import Role
 from tests.alerts.examples import make_anomaly, make_incident
+from tests.cases import each_case
 from tests.dashboard.conftest import make_member, sign_in
 from tests.dashboard.everything import address_of, addresses, fill
 from tests.dashboard.test_team_members import make_team_member
@@ -88,9 +89,9 @@ def test_a_member_of_a_team_reads_no_other_teams_money(
         for objects in two_teams if parts else two_teams[:1]:
             for query in QUERIES:
                 answer = client.get(address_of(name, parts, objects) + query)
-                found = FOREIGN.search(_text(answer))
-                if found:
-                    told.append((name, objects is two_teams[0], query, found[0]))
+                match = FOREIGN.search(_text(answer))
+                if match:
+                    told.append((name, objects is two_teams[0], query, match[0]))
     assert told == []
 
 
@@ -104,15 +105,15 @@ def test_an_owner_reads_that_money(
         *("call", "call_facts", "savings", "units_csv", "audit_log", "annotations", "stopped"),
         *("customers", "customers_csv", "customer", "unassigned"),
     }
-    found = {
+    result = {
         name
         for name, parts in ADDRESSES
         if FOREIGN.search(_text(owner.get(address_of(name, parts, two_teams[1]))))
     }
-    assert reading - {"stopped"} <= found
+    assert reading - {"stopped"} <= result
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("path", "theirs"),
     [
         *((path, "zqtheirs") for path in ("/", "/explore", "/calls", "/sessions", "/annotations")),
@@ -306,21 +307,23 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     return names
 
 
-def _query(names: list[str], place: int) -> str:
+def _query(names: list[str], index: int) -> str:
     """Every parameter with a hostile value of its own; which one moves on with the place."""
-    values = (HOSTILE[(place + at) % len(HOSTILE)] for at in range(len(names)))
+    values = (HOSTILE[(index + at) % len(HOSTILE)] for at in range(len(names)))
     return "&".join(
         f"{quote(name)}={quote(value.encode('utf-8', 'surrogatepass'))}"
         for name, value in zip(names, values, strict=True)
     )
 
 
-def _wrong(objects: JsonObject, place: int) -> JsonObject:
+def _wrong(objects: JsonObject, index: int) -> JsonObject:
     """What no object is called, in the place of each."""
     text = (
-        HOSTILE[place].encode("utf-8", "surrogatepass").decode("utf-8", "replace").replace("/", "")
+        HOSTILE[index].encode("utf-8", "surrogatepass").decode("utf-8", "replace").replace("/", "")
     )
-    return {name: 10 ** (place + 15) if type(one) is int else text for name, one in objects.items()}
+    return {
+        name: 10 ** (index + 15) if type(each) is int else text for name, each in objects.items()
+    }
 
 
 def test_no_address_breaks_a_page(account: Account, owner: Client, asked: set[str]) -> None:
@@ -336,9 +339,9 @@ def test_no_address_breaks_a_page(account: Account, owner: Client, asked: set[st
         if owner.options(address_of(name, parts, objects)).headers.get("Allow", "") == "POST":
             continue
         # Each run draws others: all of them at all addresses would take minutes.
-        for place in dice("hostile", name).sample(range(len(HOSTILE)), DRAWN):
-            filled = _wrong(objects, place) if place % 3 == 0 else objects
-            address = f"{address_of(name, parts, filled)}?{_query(names, place)}"
+        for index in dice("hostile", name).sample(range(len(HOSTILE)), DRAWN):
+            filled = _wrong(objects, index) if index % 3 == 0 else objects
+            address = f"{address_of(name, parts, filled)}?{_query(names, index)}"
             broken += _faults(owner, name, address)
     assert broken == []
 

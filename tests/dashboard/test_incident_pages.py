@@ -61,10 +61,10 @@ def again(account: Account, row: Model) -> Any:
 def delivery_of(account: Account, **changes: object) -> Delivery:
     """The newest delivery, changed as a worker would have."""
     with account.scope():
-        found = Delivery.objects.filter(tenant=account.tenant).latest("id")
-        Delivery.objects.filter(id=found.id).update(**changes)
-        found.refresh_from_db()
-        return found
+        deliveries = Delivery.objects.filter(tenant=account.tenant).latest("id")
+        Delivery.objects.filter(id=deliveries.id).update(**changes)
+        deliveries.refresh_from_db()
+        return deliveries
 
 
 # The list
@@ -88,6 +88,7 @@ def test_the_worst_that_waits_comes_first_and_is_the_headline(
 def test_those_of_one_severity_come_by_money_and_unknown_amounts_last(
     account: Account, owner: Client
 ) -> None:
+    send(account, [make_event(cost_usd="1")])
     for name, nanos in (("Five", 5 * NANOS), ("One", NANOS), ("Unknown", None)):
         make_incident(account, name, title=f"{name} of them", excess_nanos=nanos)
     for path in ("/incidents", "/"):
@@ -127,8 +128,8 @@ def test_filters_narrow_by_status_kind_severity_and_chips(account: Account, owne
     }
     for query, titles in shown.items():
         html = page(owner, f"/incidents?{query}")
-        found = set(re.findall(r'<a class="name strong"[^>]*>(.*?)</a>', html))
-        assert found == titles, query
+        result = set(re.findall(r'<a class="name strong"[^>]*>(.*?)</a>', html))
+        assert result == titles, query
     assert "No incident matches these filters" in words(owner, "/incidents?status=snoozed")
     assert "This kind is not known" in words(owner, "/incidents?kind=dance")
 
@@ -290,8 +291,12 @@ def test_the_page_of_an_incident_tells_figures_timeline_and_what_to_do(
     account: Account, owner: Client
 ) -> None:
     make_channel(account, name="On call")
-    facts = {"actual_nanos": 12 * NANOS, "findings": [{"words": "It repeats."}], "used_percent": 80}
-    made = make_incident(account, facts=facts)
+    fields = {
+        "actual_nanos": 12 * NANOS,
+        "findings": [{"words": "It repeats."}],
+        "used_percent": 80,
+    }
+    made = make_incident(account, facts=fields)
     with account.scope():
         comment(incident=made, actor="Ana", text="I look")
     said = words(owner, f"/incidents/{made.id}")
@@ -391,10 +396,10 @@ def test_incidents_are_marks_on_the_chart_of_spend_that_lead_to_them(
 def marks_of(client: Client, query: str = "") -> list[tuple[str, str, str]]:
     """Where the marks of the chart lead, their symbols, and what they say."""
     marks = client.get(f"/charts/spend.json{query}").json()["layout"]["annotations"]
-    links = [re.fullmatch(r'<a href="([^"]*)"[^>]*>(.)</a>', one["text"]) for one in marks]
+    links = [re.fullmatch(r'<a href="([^"]*)"[^>]*>(.)</a>', mark["text"]) for mark in marks]
     return [
-        (link[1], link[2], one["hovertext"])
-        for link, one in zip(links, marks, strict=True)
+        (link[1], link[2], mark["hovertext"])
+        for link, mark in zip(links, marks, strict=True)
         if link is not None
     ]
 
@@ -578,7 +583,7 @@ def test_headlines_say_what_needs_somebody() -> None:
 
 def test_figures_are_told_in_their_own_units() -> None:
     at = "2026-11-01T12:00:00+00:00"
-    facts = {
+    fields = {
         "spent_nanos": 5,
         "budget_id": 7,
         "window": 9,
@@ -591,7 +596,7 @@ def test_figures_are_told_in_their_own_units() -> None:
         "is_new": True,
         "ratio": 1234.5,
     }
-    assert figures_of(facts) == [
+    assert figures_of(fields) == [
         Figure("Spent", nanos=5),
         Figure("Budget", "Daily"),
         Figure("Calls", "1,200"),
@@ -604,20 +609,20 @@ def test_figures_are_told_in_their_own_units() -> None:
 
 
 def test_a_window_that_never_ends_has_no_start() -> None:
-    facts = {"window_start": "1970-01-01T00:00:00+00:00", "window_end": None}
-    assert figures_of(facts) == [Figure("Window", "never ends")]
+    fields = {"window_start": "1970-01-01T00:00:00+00:00", "window_end": None}
+    assert figures_of(fields) == [Figure("Window", "never ends")]
 
 
 def test_a_budget_below_its_limit_says_how_full_it_is_and_as_of_when(
     account: Account, owner: Client
 ) -> None:
-    facts = {"spent_nanos": 8 * NANOS, "limit_nanos": 10 * NANOS, "used_percent": 80.9}
-    made = make_incident(account, kind="crossing", facts=facts, excess_nanos=0)
+    fields = {"spent_nanos": 8 * NANOS, "limit_nanos": 10 * NANOS, "used_percent": 80.9}
+    made = make_incident(account, kind="crossing", facts=fields, excess_nanos=0)
     said = words(owner, f"/incidents/{made.id}")
     assert "Limit used 80% as of" in said
     assert "Evidence · as of" in said
     assert "80% of the limit used" in words(owner, "/incidents")
-    over = make_incident(account, kind="crossing", cause="other", facts=facts, excess_nanos=NANOS)
+    over = make_incident(account, kind="crossing", cause="other", facts=fields, excess_nanos=NANOS)
     assert "Over the limit $1.00 as of" in words(owner, f"/incidents/{over.id}")
 
 

@@ -35,9 +35,9 @@ def invitation_form(email: str, role: str = "engineer") -> JsonObject:
 
 
 def link_in(text: str) -> str:
-    found = re.search(r"/invitations/[\w-]+", text)
-    assert found is not None, text
-    return found[0]
+    match = re.search(r"/invitations/[\w-]+", text)
+    assert match is not None, text
+    return match[0]
 
 
 def invited(owner: Client, email: str, role: str = "engineer") -> str:

@@ -12,10 +12,10 @@ from django.test import RequestFactory, override_settings
 
 from alerts.admin.channels import form_of
 from alerts.channels import KINDS
-from metering.fields.forms import UsdField, count_field
+from metering.fields.forms import count_field
 from metering.models import Budget
 from tenants.admin_site import site
-from tenants.number_fields import AmountField, WholeNumberField
+from tenants.number_fields import AmountField, UsdField, WholeNumberField
 from tenants.roles import Role
 from tests.dashboard.test_admin import budget_form, changed, errors_of
 from tests.factories import NANOS, Account

@@ -15,6 +15,7 @@ from django.test import Client
 
 from common.json_bodies import JsonObject
 from tenants.roles import Role
+from tests.cases import each_case
 from tests.factories import Account, make_budget, make_event, send
 
 HOSTILE = [
@@ -36,8 +37,8 @@ def page(client: Client, path: str = "/") -> str:
 
 
 def figure(client: Client, query: str = "") -> JsonObject:
-    found: JsonObject = client.get(f"/charts/spend.json?{query}").json()
-    return found
+    result: JsonObject = client.get(f"/charts/spend.json?{query}").json()
+    return result
 
 
 def policy(answer: Any) -> dict[str, list[str]]:
@@ -72,7 +73,7 @@ def test_the_numbers_are_those_of_the_events(account: Account, owner: Client) ->
     assert "8.3% of input from cache" in html
     assert "66.6% priced" in html
     assert "1</data> unpriced call</a>" in html
-    bars = {one["name"]: one["y"] for one in figure(owner, "group_by=agent")["data"]}
+    bars = {each["name"]: each["y"] for each in figure(owner, "group_by=agent")["data"]}
     assert (bars["a"][-1], bars["b"][-1]) == (1.5, 0.25)
 
 
@@ -100,11 +101,11 @@ def test_a_period_is_compared_with_the_one_before(account: Account, owner: Clien
     html = page(owner, "/?group_by=agent")
     assert "Spend is up 50% from the previous 7 days" in html
     assert "+50%" in html
-    assert any(one["name"] == "Previous period" for one in figure(owner)["data"])
+    assert any(each["name"] == "Previous period" for each in figure(owner)["data"])
     alone = page(owner, "/?group_by=agent&compare=off")
     assert "$3.00 spent" in alone
     assert "+50" not in alone
-    assert all(one["name"] != "previous period" for one in figure(owner, "compare=off")["data"])
+    assert all(each["name"] != "previous period" for each in figure(owner, "compare=off")["data"])
 
 
 def test_filters_narrow_everything_and_can_be_removed(account: Account, owner: Client) -> None:
@@ -135,9 +136,9 @@ def test_hostile_values_are_shown_and_do_nothing(
     query = urlencode({"group_by": "agent", "filter[agent]": value})
     answer = owner.get(f"/charts/spend.json?{query}")
     assert answer["Content-Type"] == "application/json"
-    found = [one for one in answer.json()["data"] if "meta" in one]
-    assert [one["meta"]["value"] for one in found] == [value]
-    assert "<" not in found[0]["name"]
+    result = [each for each in answer.json()["data"] if "meta" in each]
+    assert [each["meta"]["value"] for each in result] == [value]
+    assert "<" not in result[0]["name"]
 
 
 def test_the_table_and_the_download_hold_the_exact_numbers(account: Account, owner: Client) -> None:
@@ -156,11 +157,11 @@ def test_the_table_and_the_download_hold_the_exact_numbers(account: Account, own
 
 def test_more_values_than_colours_end_in_other(account: Account, owner: Client) -> None:
     send(account, [make_event(agent=f"a{number}", cost_usd="1") for number in range(12)])
-    bars = [one for one in figure(owner, "group_by=agent")["data"] if one["type"] == "bar"]
+    bars = [each for each in figure(owner, "group_by=agent")["data"] if each["type"] == "bar"]
     assert len(bars) == 9
     assert bars[-1]["name"] == "other"
     assert bars[-1]["y"][-1] == 4
-    assert len({one["marker"]["color"] for one in bars}) == 9
+    assert len({each["marker"]["color"] for each in bars}) == 9
     html = page(owner, "/?group_by=agent")
     assert "2</data> others" in html
     assert "All <data" in html
@@ -178,7 +179,7 @@ def test_every_period_and_split_has_a_page(
     assert owner.get(f"/charts/spend.json?{query}&theme=dark").status_code == 200
 
 
-@pytest.mark.parametrize(
+@each_case(
     "query",
     [
         "period=%00",
@@ -213,8 +214,8 @@ def test_a_stranger_sees_nothing_of_the_tenant(
         assert "secret-budget" not in html
         assert "secret-model" not in html
     assert all(
-        one["name"] != "secret-agent"
-        for one in figure(owner, "group_by=agent&filter[agent]=secret-agent")["data"]
+        each["name"] != "secret-agent"
+        for each in figure(owner, "group_by=agent&filter[agent]=secret-agent")["data"]
     )
     assert "secret-agent" not in page(owner, "/?group_by=agent")
 
@@ -281,11 +282,11 @@ def test_pages_are_private_and_compressed(account: Account, owner: Client) -> No
 def test_nothing_is_loaded_from_elsewhere(account: Account, owner: Client) -> None:
     send(account, [make_event()])
     for path in ("/", "/budgets", "/login"):
-        found = re.findall(
+        result = re.findall(
             r'(?:src|href|action)="(https?:)?//',
             page(owner, path) if path != "/login" else Client().get(path).content.decode(),
         )
-        assert found == []
+        assert result == []
     assert settings.DEBUG is False
     assert json.loads(owner.get("/charts/spend.json").content)["data"]
 

@@ -189,7 +189,7 @@ def test_a_daily_budget_is_a_line_on_the_chart_of_days(account: Account, owner: 
     send(account, [make_event(cost_usd="6")])
     make_budget(account, name="Daily", period="day", cost_usd=10, levels=[(70, "none")])
     shapes = owner.get("/charts/spend.json").json()["layout"]["shapes"]
-    lines = {one["label"]["text"]: one["y0"] for one in shapes if "label" in one}
+    lines = {shape["label"]["text"]: shape["y0"] for shape in shapes if "label" in shape}
     assert {"Daily": 10, "70%": 7}.items() <= lines.items()
     narrowed = owner.get("/charts/spend.json?filter[agent]=other").json()["layout"]
     assert "Daily" not in str(narrowed), "the budget counts more than what is shown"
@@ -200,7 +200,7 @@ def test_days_without_data_are_named_and_not_zero(account: Account, owner: Clien
     begins = datetime.now(UTC) - timedelta(days=2)
     assert f"data since {begins:%b %-d}" in section(page(owner), "coverage")
     shapes = owner.get("/charts/spend.json").json()["layout"]["shapes"]
-    (shade,) = [one for one in shapes if one.get("label", {}).get("text") == "no data"]
+    (shade,) = [shape for shape in shapes if shape.get("label", {}).get("text") == "no data"]
     assert (shade["x0"], shade["x1"]) == (-0.5, 3.5)
 
 

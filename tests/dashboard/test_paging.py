@@ -16,6 +16,6 @@ from dashboard.paging import Numbered, numbered_page
     ],
 )
 def test_a_page_knows_its_rows_and_its_neighbors(page: int, total: int, expected: Numbered) -> None:
-    found = numbered_page(page, total, per_page=25, address=lambda number: f"?{number}")
-    assert found == expected
-    assert len(range(total)[found.rows]) == max(0, found.last - found.first + 1)
+    result = numbered_page(page, total, per_page=25, address=lambda number: f"?{number}")
+    assert result == expected
+    assert len(range(total)[result.rows]) == max(0, result.last - result.first + 1)

@@ -13,7 +13,7 @@ def amounts(end: str, *values: object) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
-    ("facts", "words"),
+    ("reason", "words"),
     [
         (
             {"part": "cost_usd", "group": {"agent": "scout", "team": ""}}
@@ -37,5 +37,5 @@ def amounts(end: str, *values: object) -> dict[str, object]:
         ({}, "As answered."),
     ],
 )
-def test_a_reason_names_its_amounts_as_pages_do(facts: dict[str, object], words: str) -> None:
-    assert sentence_of(REASON | facts) == words
+def test_a_reason_names_its_amounts_as_pages_do(reason: dict[str, object], words: str) -> None:
+    assert sentence_of(REASON | reason) == words

@@ -19,9 +19,9 @@ from tests.factories import Account, make_budget
 
 def token_of(html: str, action: str = "") -> str:
     """The token of the first form, or of the one that posts there."""
-    found = re.search(r'name="form_token" value="([^"]+)"', html[html.index(action) :])
-    assert found is not None
-    return found[1]
+    match = re.search(r'name="form_token" value="([^"]+)"', html[html.index(action) :])
+    assert match is not None
+    return match[1]
 
 
 def test_a_limit_is_raised_once_by_two_clicks(account: Account, owner: Client) -> None:

@@ -169,7 +169,7 @@ def test_others_see_nothing(account: Account, stranger: Account, owner: Client) 
 def test_hostile_words_are_shown_and_do_nothing(account: Account, owner: Client) -> None:
     for value in HOSTILE:
         fields: JsonObject = {"code": value[:100], "detail": value, "sample": value}
-        record(account, *(tally(value, one, **fields) for one in SEVERITIES))
+        record(account, *(tally(value, each, **fields) for each in SEVERITIES))
         killed(account, agent=value, model=value, user=value)
     for path in PAGES:
         html = page(owner, path)

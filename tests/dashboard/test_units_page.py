@@ -13,6 +13,7 @@ from django.test import Client
 from dashboard import counted_later
 from metering.reporting import bounded
 from tenants.roles import Role
+from tests.cases import each_case
 from tests.dashboard.test_enforcement_pages import HOSTILE, page, words
 from tests.factories import Account, make_event, send
 from tests.metering.api.caller import caller
@@ -49,7 +50,7 @@ def test_counts_are_posted_once_a_day_and_listed(account: Account) -> None:
     assert api.get("/v1/unit-counts", **{"from": "soon"}).code == "invalid_day"
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("member", "value"),
     [
         ("count", -1),
@@ -138,7 +139,7 @@ def test_what_is_too_much_to_count_is_said(
     )
 
 
-@pytest.mark.parametrize("path", ["", "/all", "/agents", "/chart.json", "/units.csv"])
+@each_case("path", ["", "/all", "/agents", "/chart.json", "/units.csv"])
 def test_every_role_reads_and_no_one_else(
     account: Account, as_role: Callable[[Role], Client], path: str
 ) -> None:

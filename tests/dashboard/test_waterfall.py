@@ -27,5 +27,5 @@ def test_an_axis_names_few_round_times(length: timedelta, words: list[str]) -> N
 
 
 def test_a_time_stands_where_it_is_on_the_axis() -> None:
-    places = [place for place, _ in axis_of(Span(START, START + timedelta(minutes=8)))]
+    places = [index for index, _ in axis_of(Span(START, START + timedelta(minutes=8)))]
     assert places == [0, 25, 50, 75]

@@ -13,17 +13,17 @@ THEMES: Final = ("light", "dark")
 @cache
 def tokens(theme: str) -> dict[str, str]:
     return {
-        found[1]: found[4] or found[2 + THEMES.index(theme)]
-        for found in _TOKEN.finditer(STYLESHEET.read_text())
+        result[1]: result[4] or result[2 + THEMES.index(theme)]
+        for result in _TOKEN.finditer(STYLESHEET.read_text())
     }
 
 
 def resolved(value: Any, theme: str = "light") -> Any:
     """A figure with the colors that its names of tokens stand for."""
     if isinstance(value, str):
-        return re.sub(r"var\((--[a-z0-9-]+)\)", lambda found: tokens(theme)[found[1]], value)
+        return re.sub(r"var\((--[a-z0-9-]+)\)", lambda result: tokens(theme)[result[1]], value)
     if isinstance(value, list):
-        return [resolved(one, theme) for one in value]
+        return [resolved(each, theme) for each in value]
     if isinstance(value, dict):
-        return {name: resolved(one, theme) for name, one in value.items()}
+        return {name: resolved(each, theme) for name, each in value.items()}
     return value

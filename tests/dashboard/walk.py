@@ -55,10 +55,10 @@ def watch(page: Page, server_url: str) -> list[str]:
 
 def overflow(page: Page) -> int:
     """How many pixels the content is wider than the window."""
-    found: int = page.evaluate(
+    result: int = page.evaluate(
         "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     )
-    return found
+    return result
 
 
 def settle(page: Page) -> None:
@@ -74,19 +74,19 @@ def problems_of(page: Page, *, rules: Sequence[str] = ()) -> list[str]:
     these rules of axe (none named: of all), where it is installed.
     """
     wider = overflow(page)
-    found = [f"{wider} px wider than the window"] if wider > 0 else []
+    result = [f"{wider} px wider than the window"] if wider > 0 else []
     if find_spec("axe_playwright_python") is None:
-        return found
+        return result
     if not page.evaluate("'axe' in window"):
         page.evaluate(_axe_script())
     options = {"preload": False, "resultTypes": ["violations"]}
     if rules:
         options["runOnly"] = list(rules)
     answer = page.evaluate("(options) => axe.run(options)", options)
-    return found + [
-        f"axe {one['id']}: {one['help']}: {node['html'][:120]}"
-        for one in answer["violations"]
-        for node in one["nodes"][:3]
+    return result + [
+        f"axe {violation['id']}: {violation['help']}: {node['html'][:120]}"
+        for violation in answer["violations"]
+        for node in violation["nodes"][:3]
     ]
 
 
@@ -121,7 +121,7 @@ def walk(
             for path in paths:
                 page.goto(path)
                 settle(page)
-                if found := complaints + problems_of(page, rules=look.rules):
-                    problems[f"{path} {look.scheme} {look.width}"] = found
+                if result := complaints + problems_of(page, rules=look.rules):
+                    problems[f"{path} {look.scheme} {look.width}"] = result
                 complaints.clear()
     return problems

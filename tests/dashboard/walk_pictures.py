@@ -22,7 +22,7 @@ PICTURES: Final = {
 
 def take_pictures(access: dict[str, str], chromium: str) -> list[str]:
     """Write the pictures; answer what is wrong with the pages on them."""
-    found: list[str] = []
+    result: list[str] = []
     with sync_playwright() as driver:
         browser = driver.chromium.launch(
             executable_path=chromium, args=["--no-sandbox", "--disable-background-networking"]
@@ -46,10 +46,10 @@ def take_pictures(access: dict[str, str], chromium: str) -> list[str]:
                 page.goto(address)
             settle(page)
             page.screenshot(path=FOLDER / f"{name}.png")
-            found += [f"{name}: {one}" for one in complaints + problems_of(page)]
+            result += [f"{name}: {complaint}" for complaint in complaints + problems_of(page)]
             complaints.clear()
         browser.close()
-    return found
+    return result
 
 
 if __name__ == "__main__":

@@ -11,13 +11,7 @@ from billing.collection.credentials import configure_collection, set_credentials
 from billing.coupons import create_coupon
 from billing.credit_notes import create_credit_note
 from billing.customers import update_customer
-from billing.models import (
-    AccountState,
-    Customer,
-    CustomerLink,
-    InvoiceStep,
-    StripeInvoice,
-)
+from billing.models import AccountState, Customer, CustomerLink, InvoiceStep, StripeInvoice
 from billing.plans import add_version, terms_of
 from billing.reconciliation.runs import start_reconciliation
 from billing.tasks_reconciliation import reconcile
@@ -34,12 +28,7 @@ from tests.billing.credit_scene import charge, make_grant, make_wallet
 from tests.billing.scene import PER_REQUEST, make_customer, make_plan, month_start, put_on
 from tests.dashboard.budgets.test_form import fill, post
 from tests.dashboard.settings.test_pages import make_price, make_window
-from tests.dashboard.test_enforcement_pages import (
-    make_breaker,
-    make_halt,
-    make_raise,
-    record,
-)
+from tests.dashboard.test_enforcement_pages import make_breaker, make_halt, make_raise, record
 from tests.dashboard.test_incident_pages import delivery_of, make_incident
 from tests.factories import Account, finish_jobs, make_budget, make_event, send
 from tests.metering.api.caller import caller

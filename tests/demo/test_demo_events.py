@@ -94,10 +94,10 @@ def test_every_count_of_tokens_is_a_whole_number_that_is_not_negative(events: li
 
 def counts(usage: Event) -> list[object]:
     """Every number of a usage object, nested ones too."""
-    found: list[object] = []
+    result: list[object] = []
     for value in usage.values():
-        found += counts(value) if isinstance(value, dict) else [value]
-    return found
+        result += counts(value) if isinstance(value, dict) else [value]
+    return result
 
 
 def test_usage_comes_in_providers_shapes_and_as_flat_fields(events: list[Event]) -> None:
@@ -182,7 +182,7 @@ def test_steps_of_a_session_form_one_tree_in_order(events: list[Event]) -> None:
     spans = [event["span"] for event in steps]
     assert [event["step"] for event in steps] == list(range(1, len(steps) + 1))
     assert "parent_span" not in steps[0]
-    assert all(event["parent_span"] in spans[:place] for place, event in enumerate(steps) if place)
+    assert all(event["parent_span"] in spans[:index] for index, event in enumerate(steps) if index)
     assert len({event["trace"] for event in steps}) == 1
     assert sum(event["usage"]["cache_read_input_tokens"] > 0 for event in steps[2::2]) > 20
 

@@ -109,7 +109,7 @@ class Expected:
 
 def expected_calls(calls: Sequence[CallFacts]) -> list[Expected]:
     """All calls, and all parts of calls that nothing shows to be one."""
-    return [_merged(facts, part) for facts in calls for part in parts_of(facts.reports)]
+    return [_merged(call, part) for call in calls for part in parts_of(call.reports)]
 
 
 def parts_of(reports: Iterable[Report]) -> list[list[Report]]:
@@ -127,15 +127,15 @@ def parts_of(reports: Iterable[Report]) -> list[list[Report]]:
     return [members for _, members in parts]
 
 
-def _merged(facts: CallFacts, reports: Sequence[Report]) -> Expected:
-    told = [facts.used(report) for report in reports]
+def _merged(fields: CallFacts, reports: Sequence[Report]) -> Expected:
+    told = [fields.used(report) for report in reports]
     settling = [report for report in reports if report.has_reservation]
     values: dict[str, str] = dict.fromkeys(DIMENSIONS, "")
     # A reservation is told by the report that names it, where that report names nothing itself.
     for report in sorted(reports, key=lambda report: -report.authority):
-        names = facts.reserved or () if report.has_reservation else ()
-        values |= {name: facts.value(name, report) for name in names}
-        values |= {name: facts.value(name, report) for name in report.dimensions}
+        names = fields.reserved or () if report.has_reservation else ()
+        values |= {name: fields.value(name, report) for name in names}
+        values |= {name: fields.value(name, report) for name in report.dimensions}
     return Expected(
         values,
         Usage(*(max(usage[part] for usage in told) for part in range(len(Usage._fields)))),
@@ -162,9 +162,9 @@ def _call(draw: st.DrawFn, number: int) -> CallFacts:
     usage = Usage(1000 + 7 * number, draw(st.integers(20, 400)), read, written)
     ways = draw(st.lists(st.sampled_from(list(_WAYS)), min_size=1, max_size=5))
     reports: list[Report] = []
-    for place, way in enumerate(ways):
+    for index, way in enumerate(ways):
         # One settle, one span and one callback of a call, at most.
-        if way in {"settle", "span", "callback"} & set(ways[:place]):
+        if way in {"settle", "span", "callback"} & set(ways[:index]):
             continue
         if way == "settle" and reserved is None:
             continue

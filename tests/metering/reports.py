@@ -49,11 +49,11 @@ def span_body(
     """An export of one span that lasted a second and ended at `at_nanos`."""
     made = Export("opentelemetry.instrumentation.openai_v2", **resource)
     made.add(attributes, trace=trace)
-    one = made.span(1)
+    each = made.span(1)
     ended_at_nanos = at_nanos or time.time_ns()
-    one.span_id, one.parent_span_id = bytes.fromhex(span), bytes.fromhex(parent)
-    one.start_time_unix_nano = ended_at_nanos - SECOND_NANOS
-    one.end_time_unix_nano = ended_at_nanos
+    each.span_id, each.parent_span_id = bytes.fromhex(span), bytes.fromhex(parent)
+    each.start_time_unix_nano = ended_at_nanos - SECOND_NANOS
+    each.end_time_unix_nano = ended_at_nanos
     return made.protobuf()
 
 

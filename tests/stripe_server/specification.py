@@ -39,8 +39,8 @@ def document() -> dict[str, Any]:
     assert spec.loader is not None, "it has source"
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    found: dict[str, Any] = module.sspec
-    return found
+    result: dict[str, Any] = module.sspec
+    return result
 
 
 def version() -> str:
@@ -115,8 +115,8 @@ def check(value: Any, schema: Schema, *, is_form: bool, at: str = "") -> Any:
         if not isinstance(value, list):
             raise Mismatch(f"{at} is no list")
         return [
-            check(each, schema["items"], is_form=is_form, at=f"{at}[{place}]")
-            for place, each in enumerate(value)
+            check(each, schema["items"], is_form=is_form, at=f"{at}[{index}]")
+            for index, each in enumerate(value)
         ]
     return _scalar(value, schema, is_form=is_form, at=at)
 

@@ -407,7 +407,7 @@ def _any_reservation(account: Account) -> Any:
 
 
 def fill(route: str, objects: JsonObject) -> str:
-    return re.sub(r"<(?:\w+:)?(\w+)>", lambda found: str(objects[found[1]]), route)
+    return re.sub(r"<(?:\w+:)?(\w+)>", lambda result: str(objects[result[1]]), route)
 
 
 def test_a_stranger_gets_nothing_of_anothers(

@@ -10,6 +10,7 @@ from django.utils import timezone
 from tenants.keys import create_api_key, find_key_holder, revoke_api_key
 from tenants.models import ApiKey, AuditEntry
 from tenants.remembered import UNTOLD_SECONDS
+from tests.cases import each_case
 from tests.factories import Account
 from tests.metering.api.caller import Caller, caller
 
@@ -71,7 +72,7 @@ def test_a_key_hands_on_no_more_than_it_has(account: Account) -> None:
     assert Caller(text).post("/v1/keys", {"name": "same", "scopes": ["manage"]}).status == 201
 
 
-@pytest.mark.parametrize(
+@each_case(
     "body",
     [
         {"name": "CI"},
@@ -113,7 +114,7 @@ def test_a_key_ends_when_it_expires(account: Account, monkeypatch: pytest.Monkey
     assert find_key_holder(text) is None
 
 
-@pytest.mark.parametrize(
+@each_case(
     "text",
     [
         "",

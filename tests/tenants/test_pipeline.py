@@ -39,8 +39,8 @@ def test_the_server_knows_that_the_transaction_waits_for_this_process() -> None:
         (pid,) = cursor.fetchone() or (0,)
         own: Any = connection.connection
         with type(own).connect(own.info.dsn, password=own.info.password) as other:
-            found = other.execute("SELECT state FROM pg_stat_activity WHERE pid = %s", [pid])
-            assert found.fetchone() == ("idle in transaction",)
+            result = other.execute("SELECT state FROM pg_stat_activity WHERE pid = %s", [pid])
+            assert result.fetchone() == ("idle in transaction",)
 
 
 def divide_by_zero(*, is_read: bool) -> None:

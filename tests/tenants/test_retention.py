@@ -27,8 +27,8 @@ def answers(account: Account, *ages: datetime) -> list[IdempotencyRecord]:
             IdempotencyRecord(tenant=account.tenant, key=f"key-{number}", request_hash=b"")
             for number in range(len(ages))
         )
-        for one, at in zip(made, ages, strict=True):
-            IdempotencyRecord.objects.filter(id=one.id).update(created_at=at)
+        for each, at in zip(made, ages, strict=True):
+            IdempotencyRecord.objects.filter(id=each.id).update(created_at=at)
         return made
 
 
@@ -57,7 +57,7 @@ def test_each_transaction_removes_a_chunk(account: Account) -> None:
 def test_what_must_stay_does_not_stop_what_comes_after_it(account: Account) -> None:
     made = answers(account, *[WEEK_AGO] * 6)
     assert remove(IdempotencyRecord.objects.filter(id__gt=made[2].id)) == 3
-    assert kept() == [one.id for one in made[:3]]
+    assert kept() == [each.id for each in made[:3]]
 
 
 def test_a_run_ends_with_its_time_and_the_next_goes_on(account: Account) -> None:
@@ -94,13 +94,13 @@ def test_links_that_ended_long_ago_go_by_index_a_chunk_a_transaction(
         assert links.forget_old_links(now=NOW, seconds=10) == 5
     statements = [query["sql"] for query in queries]
     assert sum(statement.startswith("DELETE") for statement in statements) == 3
-    found = [one for one in statements if "SKIP LOCKED" in one]
+    result = [each for each in statements if "SKIP LOCKED" in each]
     with platform_scope("test"), connection.cursor() as cursor:
         assert list(PasswordReset.objects.values_list("email", flat=True)) == ["0@example.com"]
         cursor.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off")
         for statement, index in (
-            (found[0], "password_reset_by_end"),
-            (found[-1], "invitation_by_end"),
+            (result[0], "password_reset_by_end"),
+            (result[-1], "invitation_by_end"),
         ):
             cursor.execute(f"EXPLAIN {statement}")
             assert index in "\n".join(row[0] for row in cursor.fetchall())

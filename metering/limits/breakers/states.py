@@ -77,8 +77,8 @@ def lock_states(
     # The answer of the second statement, whose snapshot is younger than the locks.
     cursor.nextset()
     return {
-        StateKey(breaker_id, group_key): _stored(*facts)
-        for breaker_id, group_key, *facts in cursor.fetchall()
+        StateKey(breaker_id, group_key): _stored(*columns)
+        for breaker_id, group_key, *columns in cursor.fetchall()
     }
 
 

@@ -33,13 +33,13 @@ class Command(BaseCommand):
         except TenantExists as error:
             raise CommandError(str(error)) from error
         if options["json"]:
-            facts = {
+            summary = {
                 "tenant": new.tenant.name,
                 "api_key": new.api_key,
                 "email": new.email,
                 "password": new.password,
             }
-            self.stdout.write(json.dumps(facts))
+            self.stdout.write(json.dumps(summary))
             return
         self.stdout.write(f"Tenant    {new.tenant.name}")
         self.stdout.write(f"API key   {new.api_key}   (shown this once)")

@@ -10,13 +10,7 @@ from billing.collection.credentials import (
     set_collection_method,
     set_credentials,
 )
-from billing.models import (
-    CollectionMethod,
-    Customer,
-    InvoiceStep,
-    StripeInvoice,
-    StripeSettings,
-)
+from billing.models import CollectionMethod, Customer, InvoiceStep, StripeInvoice, StripeSettings
 from billing.stripe_gateway import WrongKey
 from fake_stripe.faults import Fault
 from tenants.models import AuditEntry

@@ -27,8 +27,8 @@ def _base_of(account: Account, api_key: str) -> str | None:
     own: dict[str, Any] = {"tenant": account.tenant, "actor": "tests"}
     with account.scope():
         set_credentials(api_key=api_key, webhook_secret=SECRET, **own)
-        found = credentials_of(StripeSettings.objects.get(tenant=account.tenant))
-    return None if found is None else found.api_base or "Stripe"
+        result = credentials_of(StripeSettings.objects.get(tenant=account.tenant))
+    return None if result is None else result.api_base or "Stripe"
 
 
 def test_fake_keys_go_to_the_fake_alone_and_no_other_key_does(
@@ -47,8 +47,8 @@ def test_its_customers_pay_what_they_are_sent_unless_their_address_says_otherwis
 ) -> None:
     scene.server.world.has_bank = True
     made = {
-        tag: scene.statement(scene.customer(f"c{place}", email=f"billing{tag}@example.com"))
-        for place, tag in enumerate(("", "+declined", "+later"))
+        tag: scene.statement(scene.customer(f"c{index}", email=f"billing{tag}@example.com"))
+        for index, tag in enumerate(("", "+declined", "+later"))
     }
     scene.collect()
     rows: dict[str, StripeInvoice] = {tag: scene.row(each) for tag, each in made.items()}
@@ -69,9 +69,9 @@ def test_the_demo_collects_with_it_once(account: Account, settings: Settings) ->
     with account.scope():
         stored = StripeSettings.objects.get()
         assert stored.collects
-        found = credentials_of(stored)
-        assert found is not None
-        assert found.is_fake
+        result = credentials_of(stored)
+        assert result is not None
+        assert result.is_fake
         configure_collection(tenant=account.tenant, actor="tests", collects=False)
     collect(access)
     with account.scope():

@@ -37,8 +37,8 @@ def test_a_difference_that_is_put_in_by_hand_is_found_exactly(scene: Scene) -> N
     scene.collect()
     (invoice,) = scene.server.world.invoices.values()
     scene.server.world.lines[invoice["id"]][0]["amount"] += 123
-    found = differences(scene, statement, missing)
-    assert [(str(each.difference), each.statement_id, each.line) for each in found] == [
+    result = differences(scene, statement, missing)
+    assert [(str(each.difference), each.statement_id, each.line) for each in result] == [
         ("1.23", statement.id, invoice["id"]),
         ("-2.00", missing.id, ""),
     ]

@@ -218,9 +218,9 @@ def states_of_all_orders(events: list[Event]) -> Iterator[AccountState]:
     for order in itertools.permutations(range(7)):
         known: dict[str, PaymentFacts] = {}
         happened = 0
-        for place in (*order, order[0], order[3]):
-            happened = max(happened, place + 1)
-            subject = subject_of(events[place])
+        for index in (*order, order[0], order[3]):
+            happened = max(happened, index + 1)
+            subject = subject_of(events[index])
             assert subject.stripe_invoice or subject.payment_intent
             truth = TRUTHS[happened]
             known["the invoice"] = PaymentFacts(

@@ -19,7 +19,7 @@ def test_a_plans_form_and_preview_follow_what_is_typed(
     )
     page = context.new_page()
     problems: list[str] = []
-    page.on("console", lambda one: problems.append(one.text) if one.type == "error" else None)
+    page.on("console", lambda each: problems.append(each.text) if each.type == "error" else None)
     page.goto("/plans/new")
     page.locator("#id_charges-0-name").fill("Requests")
     page.locator("#id_charges-0-model").select_option("per_unit")

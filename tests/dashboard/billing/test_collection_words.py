@@ -25,7 +25,7 @@ def acme(account: Account) -> Customer:
 
 
 @pytest.mark.parametrize(
-    ("facts", "state", "tone"),
+    ("fields", "state", "tone"),
     [
         ({"step": InvoiceStep.CREATE}, "Draft", "info"),
         ({"step": InvoiceStep.LINES, "problem": "No email."}, "Draft", "warning"),
@@ -42,9 +42,9 @@ def acme(account: Account) -> Customer:
     ],
 )
 def test_an_invoice_is_described_by_what_was_read_of_it(
-    facts: dict[str, Any], state: str, tone: str
+    fields: dict[str, Any], state: str, tone: str
 ) -> None:
-    row = StripeInvoice(**{"step": InvoiceStep.DONE, "is_live": True, **facts})
+    row = StripeInvoice(**{"step": InvoiceStep.DONE, "is_live": True, **fields})
     told = describe(row, NOW)
     assert (told.state, told.tone) == (state, tone)
     assert told.link == ""

@@ -12,6 +12,7 @@ from metering.models import Budget
 from tenants.roles import SCOPES_BY_ROLE, Role, Scope
 from tests.billing.credit_scene import charge, make_grant, make_wallet
 from tests.billing.scene import PER_REQUEST, make_customer, make_plan, month_start, put_on
+from tests.cases import each_case
 from tests.dashboard.billing.reading import words
 from tests.dashboard.conftest import sign_in
 from tests.dashboard.test_enforcement_pages import page
@@ -40,9 +41,9 @@ def test_the_page_says_what_is_left_and_what_expires(
     assert values[0] == ["10.05", "500.00"]
     assert values[1] == ["500.00"]
     assert "Payment 7" in words(text)
-    found = page(owner, "/customers/credits?q=eur")
-    assert "Payment 7" not in words(found)
-    assert "Euro" in words(found)
+    result = page(owner, "/customers/credits?q=eur")
+    assert "Payment 7" not in words(result)
+    assert "Euro" in words(result)
 
 
 def test_credit_is_granted_and_taken_back(account: Account, owner: Client, acme: Customer) -> None:
@@ -64,7 +65,7 @@ def test_credit_is_granted_and_taken_back(account: Account, owner: Client, acme:
         assert CreditGrant.objects.get(id=grant.id).balance == 0
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("change", "fault"),
     [
         ({"amount": "1.005"}, "Must have at most 2 decimals in USD."),

@@ -25,9 +25,9 @@ def make_burn(used: list[int], *, ahead: tuple[datetime, int] | None) -> Burn:
 
 
 def read_band(used: list[int], end: int, *, highest: int | None = None) -> Band:
-    found = band_of(make_burn(used, ahead=(START + timedelta(days=1), end)), highest=highest)
-    assert found is not None
-    return found
+    result = band_of(make_burn(used, ahead=(START + timedelta(days=1), end)), highest=highest)
+    assert result is not None
+    return result
 
 
 def test_even_use_leaves_no_doubt() -> None:

@@ -12,6 +12,7 @@ from metering.core import event_stretches
 from metering.jobs.tasks import run_simulations
 from metering.models import Budget, Simulation, SimulationStatus
 from metering.simulation import store
+from tests.cases import each_case
 from tests.dashboard.test_admin import FormReader
 from tests.dashboard.test_enforcement_pages import text_of, words
 from tests.factories import NANOS, Account, make_budget, make_event, send
@@ -77,7 +78,7 @@ def test_a_sentence_makes_a_budget_with_its_levels(account: Account, owner: Clie
         "day",
     )
     with account.scope():
-        levels = [(one.percent, one.action, one.notify) for one in made.levels.all()]
+        levels = [(level.percent, level.action, level.notify) for level in made.levels.all()]
     assert levels == [(70, "none", ["team_lead", "ana@example.com"]), (100, "block", [])]
 
 
@@ -89,7 +90,7 @@ def test_a_form_that_is_sent_twice_makes_one_budget(account: Account, owner: Cli
     assert [row.name for row in budgets(account)] == ["Daily"]
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("amount", "sentence"),
     [
         ("50,00", "commas could mean thousands or decimals"),
@@ -114,7 +115,7 @@ def test_a_limit_of_nothing_asks_first(account: Account, owner: Client) -> None:
     assert "refuses every call from the moment you save it" in said(answer)
     assert budgets(account) == []
     post(owner, {**fields, "_confirmed": seal_of(answer)})
-    assert [one.limit_cost_nanos for one in budgets(account)] == [0]
+    assert [budget.limit_cost_nanos for budget in budgets(account)] == [0]
 
 
 def test_what_stops_calls_at_once_asks_first(account: Account, owner: Client) -> None:
@@ -133,7 +134,7 @@ def test_what_stops_calls_at_once_asks_first(account: Account, owner: Client) ->
 def test_saved_as_shadow_it_stops_nothing_and_asks_nothing(account: Account, owner: Client) -> None:
     send(account, [make_event(cost_usd="242.5")])
     post(owner, {**fill(owner), "as_shadow": "yes"})
-    assert [one.mode for one in budgets(account)] == ["shadow"]
+    assert [budget.mode for budget in budgets(account)] == ["shadow"]
 
 
 def test_a_second_budget_of_a_name_asks_first(account: Account, owner: Client) -> None:
@@ -142,7 +143,7 @@ def test_a_second_budget_of_a_name_asks_first(account: Account, owner: Client) -
     answer = post(owner, fields)
     assert "There is already a budget named “Daily”." in said(answer)
     post(owner, {**fields, "_confirmed": seal_of(answer)})
-    assert [one.name for one in budgets(account)] == ["Daily", "Daily"]
+    assert [budget.name for budget in budgets(account)] == ["Daily", "Daily"]
 
 
 def test_a_change_keeps_what_the_form_does_not_touch(account: Account, owner: Client) -> None:
@@ -162,7 +163,7 @@ def test_a_change_keeps_what_the_form_does_not_touch(account: Account, owner: Cl
     assert stored.name == "New"
     assert [getattr(stored, name) for name in names] == [getattr(budget, name) for name in names]
     with account.scope():
-        levels = [(one.percent, one.action) for one in stored.levels.all()]
+        levels = [(level.percent, level.action) for level in stored.levels.all()]
     assert levels == [(60, "throttle"), (100, "lockout")]
 
 
@@ -171,7 +172,7 @@ def test_a_cleared_percentage_removes_a_level(account: Account, owner: Client) -
     path = f"/budgets/{budget.id}/edit"
     post(owner, {**form_of(owner, path), "levels-0-percent": ""}, path)
     with account.scope():
-        assert [one.percent for one in budget.levels.all()] == [100]
+        assert [level.percent for level in budget.levels.all()] == [100]
 
 
 def test_wrong_fields_say_so_and_nothing_is_lost(account: Account, owner: Client) -> None:
@@ -195,7 +196,7 @@ def test_presets_fill_the_form(account: Account, owner: Client) -> None:
         "20000",
     )
     post(owner, fields)
-    assert [one.name for one in budgets(account)] == ["Session limits"]
+    assert [budget.name for budget in budgets(account)] == ["Session limits"]
 
 
 def test_an_expired_session_keeps_what_was_typed(account: Account, owner: Client) -> None:

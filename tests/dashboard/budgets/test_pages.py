@@ -79,8 +79,8 @@ def test_what_acts_comes_first_and_what_is_used_up_before_the_rest(
     send(account, [make_event(cost_usd="3")])
     html = page(owner, "/budgets")
     table = html[html.index("<tbody>") :]
-    found = [table.index(f">{name}<") for name in ("blocking", "calm", "warn-over", "shadow-over")]
-    assert found == sorted(found)
+    result = [table.index(f">{name}<") for name in ("blocking", "calm", "warn-over", "shadow-over")]
+    assert result == sorted(result)
     assert "1 budget refuses calls now: blocking" in html
 
 
@@ -91,8 +91,8 @@ def test_the_headline_says_when_a_budget_runs_out(account: Account) -> None:
         owner = sign_in(account.email)
         said = words(owner, "/budgets")
         assert "1 budget runs out and will refuse calls: Daily, today" in said
-        one = words(owner, f"/budgets/{budget.id}")
-    assert "Daily runs out at 1:20 PM, 11 hours before the budget resets" in one
+        each = words(owner, f"/budgets/{budget.id}")
+    assert "Daily runs out at 1:20 PM, 11 hours before the budget resets" in each
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,9 @@ def test_the_burn_down_ends_at_the_windows_balance(account: Account, owner: Clie
             make_event(agent="b", cost_usd="0.5"),
         ],
     )
-    window = next(one for one in windows_of(account, budget) if one.group_key == group_key(["a"]))
+    window = next(
+        each for each in windows_of(account, budget) if each.group_key == group_key(["a"])
+    )
     figure = json.loads(page(owner, f"/budgets/{budget.id}/chart.json?window={window.id}"))
     spent = figure["data"][0]
     assert (spent["y"][0], spent["y"][-1]) == (0, 4.5)
@@ -360,7 +362,7 @@ def test_a_member_of_a_team_sees_its_budgets_alone(account: Account) -> None:
         assert client.get(f"/budgets/{budget.id}/chart.csv").status_code == 404
     assert "$1.11" in words(client, f"/budgets/{mine.id}")
     others = next(
-        one for one in windows_of(account, each) if one.group_key == group_key(["growth"])
+        window for window in windows_of(account, each) if window.group_key == group_key(["growth"])
     )
     assert client.get(f"/budgets/{each.id}?window={others.id}").status_code == 404
     said = words(client, f"/budgets/{each.id}")

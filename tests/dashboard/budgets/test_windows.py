@@ -124,11 +124,13 @@ def test_the_fullest_windows_of_each_budget_come_first(account: Account) -> None
             per_budget=1,
         )
     windows = watch.windows
-    assert [(one.rule.name, one.group, one.part, one.percent) for one in windows] == [
+    assert [
+        (window.rule.name, window.group, window.part, window.percent) for window in windows
+    ] == [
         ("calls", (), "requests", Decimal(150)),
         ("agents", (("agent", "a"),), "cost_nanos", Decimal(20)),
     ]
-    assert [(one.windows, one.tone) for one in windows] == [(1, "over"), (2, "calm")]
+    assert [(window.windows, window.tone) for window in windows] == [(1, "over"), (2, "calm")]
     assert watch.over == 1
 
 
@@ -143,7 +145,7 @@ def test_all_windows_are_counted_and_not_the_shown_ones_alone(account: Account) 
             now=datetime.now(UTC),
             per_budget=1,
         )
-    assert [one.percent for one in watch.windows] == [Decimal(250)]
+    assert [window.percent for window in watch.windows] == [Decimal(250)]
     assert watch.over == 2
 
 
@@ -165,8 +167,8 @@ def test_of_windows_without_end_the_newest_and_those_at_a_level_are_ranked(
             now=datetime.now(UTC),
             per_budget=9,
         )
-    assert [one.group[0][1] for one in watch.windows] == ["full", "newer", "new"]
-    assert all(one.has_more for one in watch.windows)
+    assert [window.group[0][1] for window in watch.windows] == ["full", "newer", "new"]
+    assert all(window.has_more for window in watch.windows)
 
 
 def test_rolling_windows_that_count_nothing_are_not_ranked(account: Account) -> None:
@@ -183,5 +185,5 @@ def test_rolling_windows_that_count_nothing_are_not_ranked(account: Account) -> 
             now=now,
             per_budget=9,
         )
-    assert [one.group[0][1] for one in watch.windows] == ["b"]
+    assert [window.group[0][1] for window in watch.windows] == ["b"]
     assert not watch.windows[0].has_more

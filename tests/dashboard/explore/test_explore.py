@@ -42,7 +42,9 @@ def table_of(html: str) -> str:
 
 def exact_money(html: str) -> list[Decimal]:
     """The amounts of a table, row by row and the total last."""
-    return [Decimal(found) for found in re.findall(r'<data value="(-?[0-9.]+)" title="\D?\$', html)]
+    return [
+        Decimal(result) for result in re.findall(r'<data value="(-?[0-9.]+)" title="\D?\$', html)
+    ]
 
 
 def row_amounts(html: str, name: str) -> Decimal:
@@ -86,10 +88,10 @@ def spread(account: Account) -> None:
             team=team,
             agent=f"{team}-{agent}",
             customer=customer or ...,
-            cost_usd=str(Decimal(place + 1) / 7 * 1)[:11],
-            feature=f"f{place % 3}",
+            cost_usd=str(Decimal(index + 1) / 7 * 1)[:11],
+            feature=f"f{index % 3}",
         )
-        for place, (team, agent, customer) in enumerate(
+        for index, (team, agent, customer) in enumerate(
             (team, agent, customer)
             for team in ("red", "blue")
             for agent in range(4)
@@ -318,13 +320,13 @@ def test_streams_go_from_the_first_dimension_to_the_second_and_sum_to_the_total(
     query = f"{TODAY}&group_by=team,agent&shape=flow"
     [trace] = owner.get(f"/explore/composition.json?{query}").json()["data"]
     labels, link = trace["node"]["label"], trace["link"]
-    found = {
+    result = {
         (labels[source], labels[target]): value
         for source, target, value in zip(link["source"], link["target"], link["value"], strict=True)
     }
-    assert (found["a", "shared"], found["b", "shared"], found["b", "own"]) == (3, 5, 2)
+    assert (result["a", "shared"], result["b", "shared"], result["b", "own"]) == (3, 5, 2)
     # Five of the agents of `c` are read by themselves; the others go on together.
-    assert found["c", "other"] == 1.5
+    assert result["c", "other"] == 1.5
     assert sum(link["value"]) == total_of(page(owner, query)) == 14
     # Links of the page keep the shape, and one dimension alone has none.
     assert "shape=flow" in page(owner, query).split('aria-label="Metric"')[1].split("</div>")[0]
@@ -403,7 +405,7 @@ def test_a_period_is_compared_and_added_up(account: Account, owner: Client) -> N
     )
     assert "+50%" in table_of(page(owner, "group_by=agent"))
     figure = owner.get("/explore/chart.json?group_by=agent&cumulative=true").json()
-    lines = {one["name"]: [y for y in one["y"] if y is not None] for one in figure["data"]}
+    lines = {each["name"]: [y for y in each["y"] if y is not None] for each in figure["data"]}
     assert lines["a"][-1] == 3
     assert lines["Previous period"][-1] == 2
 
@@ -489,7 +491,7 @@ def test_a_value_within_another_leads_to_both(account: Account, owner: Client) -
     send(account, [make_event(team=team, agent="a", cost_usd="1") for team in ("red", "blue")])
     query = f"{TODAY}&group_by=team,agent&filter[customer]="
     html = table_of(page(owner, query))
-    links = {unescape(one) for one in re.findall(r'href="([^"]+)"[^>]*>a</a>', html)}
+    links = {unescape(each) for each in re.findall(r'href="([^"]+)"[^>]*>a</a>', html)}
     assert len(links) == 2
     for link in links:
         answer = page(owner, link.removeprefix("?"))

@@ -53,11 +53,11 @@ def zone(request: pytest.FixtureRequest, account: Account, settings: Settings) -
     change = last_change(zone)
     noon = datetime(change.year, change.month, change.day, 12, tzinfo=zone).astimezone(UTC)
     events = []
-    for place in range(150):
+    for index in range(150):
         minutes = chance.randrange(2 * DAYS_AROUND * 24 * 60 + 1)
         at = noon - timedelta(days=DAYS_AROUND) + timedelta(minutes=minutes)
         # Where days and their changes of the clock begin and end.
-        if place % 5 == 0:
+        if index % 5 == 0:
             edge = datetime.combine(at.astimezone(zone).date(), datetime.min.time(), tzinfo=zone)
             at = edge.astimezone(UTC) + timedelta(microseconds=chance.choice((-1, 0, 1)))
         events.append(

@@ -433,7 +433,7 @@ def test_a_test_is_sent_now_and_not_without_end(
     assert "At most" in owner.get("/reports").content.decode()
     make_due(account)
     send_reports()
-    assert [one.is_test for one in sent(account)].count(False) == 1
+    assert [each.is_test for each in sent(account)].count(False) == 1
 
 
 @pytest.mark.parametrize("fields", [{"cadence": "hourly"}, {"hour": "24"}, {"hour": "x"}])

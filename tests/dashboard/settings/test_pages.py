@@ -13,11 +13,12 @@ from django.utils import timezone
 
 from alerts.models import AlertSettings, Channel, MaintenanceWindow
 from alerts.settings import create_maintenance_window
+from common.errors import Conflict
 from dashboard.settings.changes import changes_of, label_of, value_of
 from metering.configuration.prices import Validity, add_price, add_tool_price
 from metering.models import TenantPrice, ToolPrice, UsageEvent
 from tenants.keys import create_api_key, find_key_holder
-from tenants.models import ApiKey, AuditEntry, Tenant
+from tenants.models import ApiKey, AuditEntry, Team, Tenant
 from tenants.people import create_team
 from tenants.roles import ROLES_THAT_GRANT, SCOPES_BY_ROLE, Role, Scope
 from tests.alerts.scene import make_channel
@@ -139,9 +140,9 @@ def price_form(**changes: str) -> dict[str, str]:
 
 
 def confirmed(html: str) -> dict[str, str]:
-    found = re.search(r'name="_confirmed" value="([^"]*)"', html)
-    assert found is not None
-    return {"_confirmed": found[1].replace("&#x27;", "'").replace("&amp;", "&")}
+    match = re.search(r'name="_confirmed" value="([^"]*)"', html)
+    assert match is not None
+    return {"_confirmed": match[1].replace("&#x27;", "'").replace("&amp;", "&")}
 
 
 def test_a_price_is_previewed_then_saved_and_prices_what_had_none(
@@ -171,6 +172,20 @@ def test_a_price_is_previewed_then_saved_and_prices_what_had_none(
         assert TenantPrice.objects.count() == 1
         costs = set(UsageEvent.objects.values_list("cost_nanos", flat=True))
     assert costs == {1000 * 3000 + 100 * 15000}
+
+
+def test_what_a_button_wrote_before_it_was_refused_is_undone(
+    account: Account, owner: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_and_refuse(**asked: object) -> None:
+        create_team(tenant=account.tenant, name="left behind", actor="tests")
+        raise Conflict("It cannot end.")
+
+    monkeypatch.setattr("dashboard.settings.prices.end_price", write_and_refuse)
+    path = f"/settings/prices/model/{make_price(account).id}/end"
+    assert "It cannot end." in owner.post(path, follow=True).content.decode()
+    with account.scope():
+        assert not Team.objects.exists()
 
 
 def test_a_rate_a_thousand_times_off_is_doubted(account: Account, owner: Client) -> None:
@@ -362,7 +377,7 @@ def test_the_audit_log_has_pages(
 def test_hostile_names_stay_text_and_formulas_are_neutralized(
     account: Account, owner: Client
 ) -> None:
-    for place, value in enumerate([*HOSTILE, "=1+1"]):
+    for index, value in enumerate([*HOSTILE, "=1+1"]):
         make_price(account, model=value, provider=value)
         with account.scope():
             create_team(tenant=account.tenant, name=value, actor=value)
@@ -374,7 +389,7 @@ def test_hostile_names_stay_text_and_formulas_are_neutralized(
                 call_nanos=1,
                 validity=Validity(timezone.now(), note=value),
             )
-        make_channel(account, name=f"{place} {value.replace(chr(0x202E), '')}"[:200])
+        make_channel(account, name=f"{index} {value.replace(chr(0x202E), '')}"[:200])
     for path in PAGES:
         html = page(owner, path)
         if path.endswith(".csv"):

@@ -13,6 +13,7 @@ from tenants.models import AuditEntry
 from tenants.roles import Role
 from tests.billing.credit_scene import charge
 from tests.billing.scene import make_customer
+from tests.cases import each_case
 from tests.dashboard.billing.reading import words
 from tests.dashboard.test_enforcement_pages import page
 from tests.factories import Account
@@ -59,7 +60,7 @@ def test_a_key_is_kept_sealed_and_never_shown(account: Account, owner: Client) -
     )
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("change", "fault"),
     [
         ({"api_key": "pk_test_public"}, "must be a secret or restricted key"),

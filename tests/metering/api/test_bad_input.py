@@ -13,14 +13,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
-    ExportMetricsServiceRequest,
-)
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from common.api.parsing import StrictJSONParser
 from common.json_bodies import JsonObject
 from metering.models import UsageEvent
+from tests.cases import each_case
 from tests.factories import Account, make_event
 from tests.metering.api.caller import Answer, Caller, caller
 from tests.wsgi import application
@@ -64,11 +63,11 @@ def call_wsgi(
     }
     if "transfer_encoding" in headers:
         del environ["CONTENT_LENGTH"]
-    found: JsonObject = {}
+    result: JsonObject = {}
 
     def start_response(status: str, response_headers: list[tuple[str, str]]) -> None:
-        found["status"] = int(status.split(maxsplit=1)[0])
-        found["headers"] = dict(response_headers)
+        result["status"] = int(status.split(maxsplit=1)[0])
+        result["headers"] = dict(response_headers)
 
     answered = application(environ, start_response)
     try:
@@ -76,8 +75,8 @@ def call_wsgi(
     finally:
         if hasattr(answered, "close"):
             answered.close()
-    kind = found["headers"]["Content-Type"]
-    return Answer(found["status"], json.loads(content) if "json" in kind else content, kind)
+    kind = result["headers"]["Content-Type"]
+    return Answer(result["status"], json.loads(content) if "json" in kind else content, kind)
 
 
 @pytest.fixture(params=["plain handler", "Django view"])
@@ -125,7 +124,7 @@ BROKEN_BODIES: dict[str, tuple[bytes, str]] = {
 ONLY_DEEP = ("deep object", "very deep object", "deep behind a string of quotes")
 
 
-@pytest.mark.parametrize("name", BROKEN_BODIES)
+@each_case("name", BROKEN_BODIES)
 def test_a_body_that_is_no_json_is_a_400_with_a_code(
     account: Account, name: str, send: Send
 ) -> None:

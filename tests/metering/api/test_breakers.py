@@ -7,6 +7,7 @@ import time_machine
 
 from common.json_bodies import JsonObject
 from metering.models import Breaker, Decision
+from tests.cases import each_case
 from tests.factories import Account, make_budget, make_event
 from tests.metering.api.caller import Caller, caller
 
@@ -72,7 +73,7 @@ def test_a_breaker_needs_a_name_and_a_rule_only(api: Caller) -> None:
     assert whole["per"] == []
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("members", "pointer"),
     [
         ({"name": ...}, "/name"),
@@ -107,7 +108,7 @@ def test_a_wrong_breaker_is_refused_at_the_member_that_is_wrong(
 ) -> None:
     refused = api.post("/v1/breakers", change(**members))
     assert (refused.status, refused.code) == (400, "invalid_request")
-    assert any(found.startswith(pointer) for found in refused.pointers), refused.body
+    assert any(result.startswith(pointer) for result in refused.pointers), refused.body
     with account.scope():
         assert not Breaker.objects.exists()
 
@@ -154,9 +155,9 @@ def test_closing_takes_a_group_or_all_and_is_safe_to_repeat(api: Caller) -> None
     for agent in ("a", "b", "c"):
         spend(api, "11", agent=agent)
     assert len(api.get(path).body["open"]) == 3
-    one = {"group": {"agent": "b", "user": None}}
+    each = {"group": {"agent": "b", "user": None}}
     for _ in range(2):
-        left = api.post(f"{path}/close", one).body["open"]
+        left = api.post(f"{path}/close", each).body["open"]
         assert sorted(group["group"]["agent"] for group in left) == ["a", "c"]
     for wrong in ({"agent": "a"}, {"agent": "a", "team": "x"}, "a", {"agent": "a", "user": 5}):
         refused = api.post(f"{path}/close", {"group": wrong})
@@ -191,8 +192,8 @@ def test_one_call_is_tried_after_the_cool_down_and_closes_the_breaker(
         assert ask(api) == (201, "allow")
     with account.scope():
         rows = Decision.objects.filter(tenant=account.tenant, code__startswith="breaker_")
-        found = [(row.decision, row.code) for row in rows.order_by("decided_at", "id")]
-    assert found == [
+        result = [(row.decision, row.code) for row in rows.order_by("decided_at", "id")]
+    assert result == [
         ("open", "breaker_open"),
         ("refuse", "breaker_open"),
         ("refuse", "breaker_open"),

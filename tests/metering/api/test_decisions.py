@@ -14,6 +14,7 @@ from common.json_bodies import JsonObject
 from metering.jobs.tasks import remove_old_rows
 from metering.limits.decisions import DecisionRow, insert_decisions
 from metering.models import Decision
+from tests.cases import each_case
 from tests.factories import Account
 from tests.metering.api.caller import Caller, caller
 
@@ -62,8 +63,8 @@ def record(account: Account, rows: Sequence[DecisionRow]) -> None:
 def listed(api: Caller, **parameters: Any) -> list[JsonObject]:
     answer = api.get("/v1/decisions", **parameters)
     assert answer.status == 200, answer.body
-    found: list[JsonObject] = answer.body["data"]
-    return found
+    result: list[JsonObject] = answer.body["data"]
+    return result
 
 
 def test_a_decision_is_answered_with_its_reasons_and_money_as_text(
@@ -71,9 +72,9 @@ def test_a_decision_is_answered_with_its_reasons_and_money_as_text(
 ) -> None:
     row = refusal(asked_nanos=750_000_001, asked_tokens=1100)
     record(account, [row])
-    (found,) = listed(api)
-    assert found == {
-        "id": found["id"],
+    (result,) = listed(api)
+    assert result == {
+        "id": result["id"],
         "decided_at": "2026-11-21T12:00:00Z",
         "decision": "refuse",
         "code": "budget_exceeded",
@@ -99,10 +100,10 @@ def test_a_downgrade_names_its_reservation_and_what_it_saved(account: Account, a
             )
         ],
     )
-    (found,) = listed(api)
-    assert (found["decision"], found["code"]) == ("downgrade", "")
-    assert (found["reservation"], found["saved_usd"]) == (str(RESERVATION), "0")
-    assert (found["asked_usd"], found["asked_tokens"], found["dimensions"]) == (None, None, {})
+    (result,) = listed(api)
+    assert (result["decision"], result["code"]) == ("downgrade", "")
+    assert (result["reservation"], result["saved_usd"]) == (str(RESERVATION), "0")
+    assert (result["asked_usd"], result["asked_tokens"], result["dimensions"]) == (None, None, {})
 
 
 def test_decisions_come_newest_first_in_pages_whatever_their_ids(
@@ -110,8 +111,8 @@ def test_decisions_come_newest_first_in_pages_whatever_their_ids(
 ) -> None:
     # Ids are handed out in blocks to connections, so later ones may be smaller.
     minutes = [3, 1, 4, 1, 5, 9, 2, 6]
-    record(account, [refusal(minute, asked_tokens=place) for place, minute in enumerate(minutes)])
-    times = [one["decided_at"] for one in listed(api)]
+    record(account, [refusal(minute, asked_tokens=index) for index, minute in enumerate(minutes)])
+    times = [each["decided_at"] for each in listed(api)]
     assert times == sorted(times, reverse=True)
     pages, cursor = [], None
     while True:
@@ -122,7 +123,7 @@ def test_decisions_come_newest_first_in_pages_whatever_their_ids(
         if cursor is None:
             break
     assert [len(page) for page in pages] == [3, 3, 2]
-    asked = [one["asked_tokens"] for page in pages for one in page]
+    asked = [each["asked_tokens"] for page in pages for each in page]
     assert sorted(asked) == list(range(8))
 
 
@@ -153,11 +154,11 @@ def test_decisions_are_found_by_time_agent_decision_code_and_budget(
         refusal(3, dimensions={}, reasons=[other, REASON]),
         refusal(4, decision="allow", code="", reasons=[other]),
     ]
-    record(account, [row._replace(asked_tokens=place) for place, row in enumerate(rows, 1)])
-    assert {one["asked_tokens"] for one in listed(api, **parameters)} == expected
+    record(account, [row._replace(asked_tokens=index) for index, row in enumerate(rows, 1)])
+    assert {each["asked_tokens"] for each in listed(api, **parameters)} == expected
 
 
-@pytest.mark.parametrize(
+@each_case(
     "parameters",
     [
         {"decision": "maybe"},
@@ -191,13 +192,13 @@ def test_decisions_are_forgotten_after_their_time_and_no_sooner(
     account: Account, stranger: Account
 ) -> None:
     kept_from = timezone.now() - settings.RETENTION_DECISIONS
-    for one in (account, stranger):
+    for each in (account, stranger):
         old = refusal()._replace(decided_at=kept_from - timedelta(minutes=1))
         young = refusal()._replace(decided_at=kept_from + timedelta(minutes=1))
-        record(one, [old, young])
+        record(each, [old, young])
     remove_old_rows()
-    for one in (account, stranger):
-        with one.scope():
+    for each in (account, stranger):
+        with each.scope():
             (kept,) = Decision.objects.all()
             assert kept.decided_at > kept_from
 

@@ -10,6 +10,7 @@ from metering.jobs.tasks import expire_reservations
 from metering.models import Reservation
 from metering.reporting.cursors import fingerprint, write_cursor
 from tenants.keys import create_api_key
+from tests.cases import each_case
 from tests.factories import Account
 from tests.metering.api.caller import Answer, Caller, caller
 
@@ -172,19 +173,19 @@ def test_pages_make_the_whole(account: Account) -> None:
             hold(account, 1, agent=agent, kind=kind)
     whole = estimates(account).body["data"]
     assert len(whole) == 8
-    found: list[Any] = []
+    result: list[Any] = []
     parameters: JsonObject = {"limit": 3}
     while True:
         body = estimates(account, **parameters).body
-        found.append(body["data"])
+        result.append(body["data"])
         if body["next_cursor"] is None:
             break
         parameters["cursor"] = body["next_cursor"]
-    assert [len(rows) for rows in found] == [3, 3, 2]
-    assert [row for rows in found for row in rows] == whole
+    assert [len(rows) for rows in result] == [3, 3, 2]
+    assert [row for rows in result for row in rows] == whole
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("parameters", "code"),
     [
         ({"group_by": "team"}, "invalid_group_by"),

@@ -18,6 +18,7 @@ from metering.limits.halts import read_halts
 from metering.models import Halt
 from tenants import keys, remembered
 from tenants.models import ApiKey, AuditEntry
+from tests.cases import each_case
 from tests.factories import Account
 from tests.metering.api.caller import Caller, caller
 from tests.metering.requests import request_of
@@ -93,7 +94,7 @@ def test_django_answers_as_the_plain_handler_does(account: Account, api: Caller)
     assert (refused.status, refused.code) == (400, "unknown_parameter")
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("body", "pointer"),
     [
         ({"match": {"agent": "a"}}, "/reason"),
@@ -191,7 +192,7 @@ def no_database(account: Account, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
         patched.setattr(keys, "platform_scope", is_away)
         patched.setattr(halt_watch, "platform_scope", is_away)
         patched.setattr(fast_halts, "tenant_scope", is_away)
-        patched.setattr(halt_watch.log, "warning", lambda *args, **facts: None)
+        patched.setattr(halt_watch.log, "warning", lambda *args, **fields: None)
         yield
         stop_watching()
 
@@ -201,7 +202,7 @@ def test_known_halts_are_listed_while_the_database_is_away(
 ) -> None:
     answer = ask(account.api_key)
     assert answer.status == 200
-    assert [one["match"] for one in json.loads(answer.body)["halts"]] == [RESEARCHER["match"]]
+    assert [halt["match"] for halt in json.loads(answer.body)["halts"]] == [RESEARCHER["match"]]
     assert ask(account.api_key, If_None_Match=answer.headers["ETag"]).status == 304
 
 

@@ -98,7 +98,7 @@ def test_many_at_once_with_one_key_make_one(account: Account) -> None:
             connections.close_all()
 
     with ThreadPoolExecutor(max_workers=6) as executor:
-        answers = [one.result() for one in [executor.submit(post) for _ in range(6)]]
+        answers = [each.result() for each in [executor.submit(post) for _ in range(6)]]
     assert {answer.status for answer in answers} == {201}
     assert len({answer.body["id"] for answer in answers}) == 1
     with account.scope():

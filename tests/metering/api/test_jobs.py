@@ -48,14 +48,14 @@ def test_a_long_period_is_rated_again_by_a_job(account: Account, api: Caller) ->
     assert (begun.status, begun.body["state"]) == (202, "waiting")
     assert (begun.body["kind"], begun.body["result"]) == ("rerate", None)
     assert (begun.body["done"], begun.body["total"], begun.body["progress_percent"]) == (0, 5, 0)
-    place = f"/v1/jobs/{begun.body['id']}"
+    index = f"/v1/jobs/{begun.body['id']}"
     assert take_step(tenant_id=account.tenant.id) == 1
-    running = api.get(place).body
+    running = api.get(index).body
     assert (running["state"], running["done"]) == ("running", 2)
     assert (running["progress_percent"], running["result"]) == (40, None)
     send(account, [make_event(cost_usd="1")])
     finish_jobs()
-    done = api.get(place).body
+    done = api.get(index).body
     assert (done["state"], done["progress_percent"]) == ("done", 100)
     assert done["finished_at"] is not None
     assert done["result"] == {
@@ -173,7 +173,7 @@ def test_a_changed_limit_is_held_against_many_windows_by_a_job(
     monkeypatch.setattr(crossings, "PORTION_WINDOWS", 3)
     budget = make_budget(account, per=["agent"], levels=[(100, "lockout")])
     make_budget(account, per=["agent"])
-    send(account, [make_event(agent=f"a{place}", cost_usd="5") for place in range(5)])
+    send(account, [make_event(agent=f"a{index}", cost_usd="5") for index in range(5)])
     path = f"/v1/budgets/{budget.id}"
     assert api.patch(path, {"limit": {"cost_usd": "1"}}).status == 200
     (job,) = api.get("/v1/jobs").body["data"]
@@ -194,7 +194,7 @@ def test_a_raise_of_one_group_waits_for_no_job(
 ) -> None:
     monkeypatch.setattr(crossings, "PORTION_WINDOWS", 1)
     budget = make_budget(account, cost_usd=1, per=["agent"], levels=[(100, "lockout")])
-    send(account, [make_event(agent=f"a{place}", cost_usd="5") for place in range(3)])
+    send(account, [make_event(agent=f"a{index}", cost_usd="5") for index in range(3)])
     path = f"/v1/budgets/{budget.id}/raises"
     wish = {"by": {"cost_usd": "9"}, "duration_seconds": 600, "reason": "r"}
     asked = api.post(path, {**wish, "group": {"agent": "a2"}})

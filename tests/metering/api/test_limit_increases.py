@@ -8,6 +8,7 @@ from common.json_bodies import JsonObject
 from metering.budgets.reading import read_budget_index
 from metering.configuration.budgets import archive_budget
 from metering.models import Budget, LimitIncrease
+from tests.cases import each_case
 from tests.factories import Account, make_budget, make_event, send
 from tests.metering.api.caller import Caller, caller
 
@@ -56,36 +57,36 @@ def test_an_agent_asks_and_a_manager_approves(
     before = datetime.now(UTC)
     asked = agent.post(path, body)
     assert asked.status == 201, asked.body
-    found = asked.body
-    assert found["by"] == {
+    result = asked.body
+    assert result["by"] == {
         "cost_usd": "5.25",
         "tokens": None,
         "requests": None,
         "tool_calls": 3,
         "seconds": None,
     }
-    assert (found["budget"], found["group"]) == (budget.id, {"team": "", "agent": "reader"})
-    assert (found["status"], found["reason"]) == ("asked", "A large import")
-    assert (found["starts_at"], found["decided_at"], found["decided_by"]) == (None, None, None)
-    assert found["asked_by"].startswith("API key sg_")
-    ends_at = datetime.fromisoformat(found["ends_at"])
+    assert (result["budget"], result["group"]) == (budget.id, {"team": "", "agent": "reader"})
+    assert (result["status"], result["reason"]) == ("asked", "A large import")
+    assert (result["starts_at"], result["decided_at"], result["decided_by"]) == (None, None, None)
+    assert result["asked_by"].startswith("API key sg_")
+    ends_at = datetime.fromisoformat(result["ends_at"])
     assert timedelta(0) <= ends_at - before - timedelta(hours=1) < timedelta(minutes=1)
     assert raised_nanos(account, budget) == []
 
     for decision in ("approve", "refuse"):
-        assert agent.post(f"{path}/{found['id']}/{decision}").status == 403
-    assert agent.delete(f"{path}/{found['id']}").status == 403
-    assert agent.get(f"{path}/{found['id']}").body == found
+        assert agent.post(f"{path}/{result['id']}/{decision}").status == 403
+    assert agent.delete(f"{path}/{result['id']}").status == 403
+    assert agent.get(f"{path}/{result['id']}").body == result
 
-    approved = api.post(f"{path}/{found['id']}/approve", {"note": "Until noon"}).body
+    approved = api.post(f"{path}/{result['id']}/approve", {"note": "Until noon"}).body
     assert (approved["status"], approved["note"]) == ("approved", "Until noon")
     assert approved["starts_at"] == approved["decided_at"]
     assert raised_nanos(account, budget) == [('["","reader"]', 5_250_000_000)]
-    assert api.post(f"{path}/{found['id']}/approve").body == approved
+    assert api.post(f"{path}/{result['id']}/approve").body == approved
     assert approved.pop("still_stopped_by") == []
-    refused = api.post(f"{path}/{found['id']}/refuse")
+    refused = api.post(f"{path}/{result['id']}/refuse")
     assert (refused.status, refused.code) == (409, "already_decided")
-    assert api.get(f"{path}/{found['id']}").body == approved
+    assert api.get(f"{path}/{result['id']}").body == approved
 
 
 def test_a_level_that_holds_asks_for_what_a_person_then_approves(
@@ -162,7 +163,7 @@ def test_raises_are_listed_newest_first_by_status_and_budget(
     assert api.get("/v1/raises", status="open").code == "invalid_request"
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("members", "pointer"),
     [
         ({"by": ...}, "/by"),

@@ -11,6 +11,7 @@ from metering.budgets.rules import LevelRule
 from metering.core.periods import EPOCH
 from metering.models import Budget, TenantPrice
 from tenants.models import ApiKey, AuditEntry, Tenant
+from tests.cases import each_case
 from tests.factories import Account, make_event, send
 from tests.metering.api.caller import Caller, caller
 
@@ -124,11 +125,11 @@ def test_a_wrong_level_is_refused_and_changes_nothing(
     body = change(levels=[level]) if method == "POST" else {"levels": [level]}
     refused = api.send(method, path, body)
     assert (refused.status, refused.code) == (400, "invalid_request")
-    assert any(found.startswith(pointer) for found in refused.pointers), refused.body
+    assert any(result.startswith(pointer) for result in refused.pointers), refused.body
     assert api.get("/v1/budgets").body["data"] == [budget]
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("members", "pointer"),
     [
         ({"name": ""}, "/name"),
@@ -182,7 +183,7 @@ def test_a_wrong_budget_is_refused_at_the_member_that_is_wrong(
 ) -> None:
     refused = api.post("/v1/budgets", change(**members))
     assert (refused.status, refused.code) == (400, "invalid_request")
-    assert any(found.startswith(pointer) for found in refused.pointers), refused.body
+    assert any(result.startswith(pointer) for result in refused.pointers), refused.body
     with account.scope():
         assert not Budget.objects.exists()
 
@@ -327,7 +328,7 @@ def test_prices_are_listed_in_pages_and_ended(account: Account, api: Caller) -> 
     assert api.get(f"/v1/prices/{made[0]['id']}").body == first
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("body", "pointer"),
     [
         ({}, "/model"),

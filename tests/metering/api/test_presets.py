@@ -4,6 +4,7 @@ import pytest
 
 from common.json_bodies import JsonObject
 from metering.models import Budget
+from tests.cases import each_case
 from tests.factories import Account, make_event, send, windows_of
 from tests.metering.api.caller import Caller, caller
 
@@ -31,10 +32,10 @@ def test_the_preset_of_sessions_makes_the_budget_that_is_listed(
     (listed,) = api.get("/v1/budgets/presets").body["data"]
     made = api.post("/v1/budgets", {"preset": "session"})
     assert made.status == 201
-    for facts in (listed, made.body):
-        assert (facts["name"], facts["per"]) == ("Session limits", ["session"])
-        assert (facts["period"], facts["mode"]) == ("lifetime", "enforce")
-        assert (facts["limit"], facts["levels"]) == (LIMIT, LEVELS)
+    for fields in (listed, made.body):
+        assert (fields["name"], fields["per"]) == ("Session limits", ["session"])
+        assert (fields["period"], fields["mode"]) == ("lifetime", "enforce")
+        assert (fields["limit"], fields["levels"]) == (LIMIT, LEVELS)
     assert "session" in listed["description"]
     send(account, [make_event(session="s-1"), make_event(session="s-2")])
     with account.scope():
@@ -66,7 +67,7 @@ def test_null_takes_a_part_out_of_a_presets_limit(api: Caller) -> None:
     assert (made.status, made.body["limit"]) == (201, {**dict.fromkeys(LIMIT), "seconds": 120})
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("body", "pointer"),
     [
         ({"preset": "weekend"}, "/preset"),

@@ -14,6 +14,7 @@ from metering.limits.rate_counters import MEASURES, RateCounterState, SlidingMin
 from metering.limits.rate_limits import RateRule, read_rate_rules
 from metering.models import Decision, RateCounter, RateLimit, Reservation
 from tenants.models import AuditEntry
+from tests.cases import each_case
 from tests.factories import NANOS, Account
 from tests.metering.api.caller import Caller, caller
 
@@ -61,7 +62,7 @@ def test_a_rate_limit_needs_a_name_and_a_rate_only(api: Caller) -> None:
     assert (made["match"], made["per"], made["mode"]) == ({}, [], "enforce")
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("members", "pointer"),
     [
         ({"name": ""}, "/name"),
@@ -87,7 +88,7 @@ def test_a_wrong_rate_limit_is_refused_at_the_member_that_is_wrong(
 ) -> None:
     refused = api.post("/v1/rate-limits", change(**members))
     assert (refused.status, refused.code) == (400, "invalid_request")
-    assert any(found.startswith(pointer) for found in refused.pointers), refused.body
+    assert any(result.startswith(pointer) for result in refused.pointers), refused.body
     with account.scope():
         assert not RateLimit.objects.exists()
 
@@ -198,7 +199,7 @@ def test_many_that_ask_at_once_get_the_rate_and_not_one_more(account: Account, a
             connection.close()
 
     with ThreadPoolExecutor(6) as pool:
-        statuses = [status for found in pool.map(ask, range(6)) for status in found]
+        statuses = [status for result in pool.map(ask, range(6)) for status in result]
     assert (statuses.count(201), statuses.count(429)) == (10, 20)
     with account.scope():
         assert Reservation.objects.filter(tenant=account.tenant).count() == 10

@@ -18,6 +18,7 @@ from metering.reporting import focus
 from metering.reporting.focus import COLUMNS
 from tenants.keys import create_api_key
 from tenants.scope import tenant_scope
+from tests.cases import each_case
 from tests.factories import Account, make_event, send
 from tests.metering.rollups.test_batches import make_events, roll_everything_up, void
 
@@ -130,8 +131,8 @@ def test_usage_is_filtered_by_any_of_several_values(client: Client, account: Acc
     )
 
     def cost(**filters: object) -> str:
-        found = get(client, account, "/v1/usage", **filters).json()
-        return str(found["total"]["cost_usd"])
+        result = get(client, account, "/v1/usage", **filters).json()
+        return str(result["total"]["cost_usd"])
 
     assert cost(**{"filter[feature]": ["a", "b"]}) == "3"
     assert cost(**{"filter[feature]": ""}) == "8"
@@ -151,7 +152,7 @@ def test_percentiles_come_when_asked_for(client: Client, account: Account) -> No
     assert refusal(refused) == (400, "percentiles_unavailable")
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("parameters", "code"),
     [
         ({"colour": "red"}, "unknown_parameter"),
@@ -233,19 +234,19 @@ def test_events_are_answered_as_stored(client: Client, account: Account) -> None
         saved_usd="0.000000001",
     )
     send(account, [event])
-    (found,) = get(client, account, "/v1/events").json()["data"]
+    (result,) = get(client, account, "/v1/events").json()["data"]
     assert {
-        name: found[name] for name in ("id", "source", "provider", "team", "span", "trace")
+        name: result[name] for name in ("id", "source", "provider", "team", "span", "trace")
     } == {name: event[name] for name in ("id", "source", "provider", "team", "span", "trace")}
-    assert found["operation"] == "llm"
-    assert found["status"] == "success"
-    assert (found["input_tokens"], found["output_tokens"]) == (1000, 100)
-    assert (found["cost_usd"], found["cost_source"]) == ("0.25", "given")
-    assert found["saved_usd"] == "0.000000001"
-    assert found["customer"] is None
-    assert found["tags"] == {"environment": "prod"}
-    assert found["void"] is False
-    assert datetime.fromisoformat(found["time"]) == datetime.fromisoformat(event["time"])
+    assert result["operation"] == "llm"
+    assert result["status"] == "success"
+    assert (result["input_tokens"], result["output_tokens"]) == (1000, 100)
+    assert (result["cost_usd"], result["cost_source"]) == ("0.25", "given")
+    assert result["saved_usd"] == "0.000000001"
+    assert result["customer"] is None
+    assert result["tags"] == {"environment": "prod"}
+    assert result["void"] is False
+    assert datetime.fromisoformat(result["time"]) == datetime.fromisoformat(event["time"])
 
 
 def test_events_are_filtered(client: Client, account: Account) -> None:
@@ -259,8 +260,8 @@ def test_events_are_filtered(client: Client, account: Account) -> None:
     void(account, events[2])
 
     def ids(**parameters: object) -> set[str]:
-        found = get(client, account, "/v1/events", **parameters).json()["data"]
-        return {event["id"] for event in found}
+        result = get(client, account, "/v1/events", **parameters).json()["data"]
+        return {event["id"] for event in result}
 
     assert ids() == {"failed", "unpriced", "taken-back"}
     assert ids(status="error") == {"failed"}
@@ -269,22 +270,22 @@ def test_events_are_filtered(client: Client, account: Account) -> None:
     assert ids(**{"filter[model]": "a model nobody knows"}) == {"unpriced"}
     assert ids(to=(now - timedelta(hours=1)).isoformat()) == {"failed"}
     assert ids(**{"from": (now - timedelta(hours=1)).isoformat()}) == {"unpriced", "taken-back"}
-    found = get(client, account, "/v1/events", **{"filter[source]": "tests"}).json()["data"]
-    assert {event["id"] for event in found if event["void"]} == {"taken-back"}
+    result = get(client, account, "/v1/events", **{"filter[source]": "tests"}).json()["data"]
+    assert {event["id"] for event in result if event["void"]} == {"taken-back"}
 
 
 def test_pages_of_events_make_the_whole(client: Client, account: Account) -> None:
     time = datetime.now(UTC).isoformat()
     send(account, [make_event(id=f"e-{number}", time=time) for number in range(9)])
-    found = [
+    result = [
         event["id"]
         for part in pages(client, account, "/v1/events", limit=2)
         for event in part["data"]
     ]
-    assert sorted(found) == [f"e-{number}" for number in range(9)]
+    assert sorted(result) == [f"e-{number}" for number in range(9)]
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("parameters", "code"),
     [
         ({"group_by": "team"}, "unknown_parameter"),
@@ -312,9 +313,9 @@ def test_a_trace_is_answered_as_a_tree(client: Client, account: Account) -> None
                 span=span,
                 parent_span=parent,
                 cost_usd=cost,
-                time=(start + timedelta(seconds=place)).isoformat(),
+                time=(start + timedelta(seconds=index)).isoformat(),
             )
-            for place, (span, parent, cost) in enumerate(spans)
+            for index, (span, parent, cost) in enumerate(spans)
         ],
     )
     answer = get(client, account, "/v1/traces/t-1").json()
@@ -413,7 +414,7 @@ def test_the_focus_export_reads_a_stretch_a_transaction(
     assert len(transactions) > 5 * len(days) // 3
 
 
-@pytest.mark.parametrize("month", ["", "2026", "2026-13", "1999-01", "2026-11-01", "٢٠٢٦-11"])
+@each_case("month", ["", "2026", "2026-13", "1999-01", "2026-11-01", "٢٠٢٦-11"])
 def test_a_month_that_is_none_is_refused(client: Client, account: Account, month: str) -> None:
     response = get(client, account, "/v1/export/focus.csv", month=month)
     assert refusal(response) == (400, "invalid_month")

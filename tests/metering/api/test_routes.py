@@ -74,7 +74,7 @@ def test_what_is_no_route_is_refused_and_changes_nothing(
 ) -> None:
     refused = api.post("/v1/routes", change(**members))
     assert (refused.status, refused.code) == (400, "invalid_request")
-    assert all(found.startswith(pointer) for found in refused.pointers), refused.body
+    assert all(result.startswith(pointer) for result in refused.pointers), refused.body
     with account.scope():
         assert not ModelRoute.objects.exists()
     made = api.post("/v1/routes", SUMMARIES).body

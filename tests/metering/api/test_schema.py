@@ -44,20 +44,20 @@ def document(client: Client) -> JsonObject:
     response = client.get("/v1/schema")
     assert response.status_code == 200
     assert response["Content-Type"] == "application/json"
-    found: JsonObject = response.json()
-    return found
+    result: JsonObject = response.json()
+    return result
 
 
 def test_the_document_names_every_address_of_the_api(document: JsonObject) -> None:
     def routes(patterns: list[Any], prefix: str = "/") -> set[str]:
-        found: set[str] = set()
+        result: set[str] = set()
         for pattern in patterns:
             route = prefix + str(pattern.pattern)
             if isinstance(pattern, URLResolver):
-                found |= routes(pattern.url_patterns, route)
+                result |= routes(pattern.url_patterns, route)
             elif isinstance(pattern, URLPattern):
-                found.add(re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", route))
-        return found
+                result.add(re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", route))
+        return result
 
     ours = {route for route in routes(get_resolver().url_patterns) if route.startswith("/v1/")}
     assert document["paths"].keys() == ours - {"/v1/schema", "/v1/docs"}
@@ -101,7 +101,9 @@ def test_the_page_loads_nothing_from_elsewhere(client: Client) -> None:
 
 SCHEMA = schemathesis.openapi.from_wsgi("/v1/schema", application)
 OPERATIONS = {
-    found.ok().label: found.ok() for found in SCHEMA.get_all_operations() if isinstance(found, Ok)
+    result.ok().label: result.ok()
+    for result in SCHEMA.get_all_operations()
+    if isinstance(result, Ok)
 }
 
 

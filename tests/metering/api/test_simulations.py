@@ -23,6 +23,7 @@ from metering.jobs.tasks import age_rolling_windows, run_simulations
 from metering.models import Budget, BudgetWindow, Crossing, Decision, Halt, Simulation
 from metering.simulation import store
 from tenants.keys import forget_known_keys
+from tests.cases import each_case
 from tests.factories import NANOS, Account, make_account, make_budget, make_event, send
 from tests.metering.api.caller import Caller, caller
 
@@ -50,8 +51,8 @@ def spend(account: Account, *calls: tuple[float, str], **fields: object) -> None
 def simulate(api: Caller, **members: object) -> JsonObject:
     answer = api.post("/v1/simulations", {"from": moment(-720), "to": moment(720), **members})
     assert answer.status == 201, answer.body
-    found: JsonObject = answer.body
-    return found
+    result: JsonObject = answer.body
+    return result
 
 
 def moment(minutes: float) -> str:
@@ -66,10 +67,10 @@ def test_a_budget_that_is_proposed_is_replayed_and_nothing_is_changed(
     body = {"budget": {**DAILY, "per": ["agent"]}, "from": moment(-720), "to": moment(720)}
     answer = api.post("/v1/simulations", body)
     assert answer.status == 201
-    found = answer.body
-    assert (found["status"], found["from"], found["to"]) == ("done", moment(-720), moment(720))
-    assert found["proposal"] == {"budget": body["budget"]}
-    result = found["result"]
+    shown = answer.body
+    assert (shown["status"], shown["from"], shown["to"]) == ("done", moment(-720), moment(720))
+    assert shown["proposal"] == {"budget": body["budget"]}
+    result = shown["result"]
     assert {name: result[name] for name in ("calls", "cost_usd", "would_have_cost_usd")} == {
         "calls": 4,
         "cost_usd": "23",
@@ -90,7 +91,7 @@ def test_a_budget_that_is_proposed_is_replayed_and_nothing_is_changed(
     assert result["levels"] == [{"percent": 100, "action": "block", "crossed": 0}]
     assert "A refused call is not made again" in " ".join(result["assumptions"])
     assert "compared_with" not in result
-    assert api.get(f"/v1/simulations/{found['id']}").body == found
+    assert api.get(f"/v1/simulations/{shown['id']}").body == shown
     with account.scope():
         for model in (Budget, BudgetWindow, Crossing, Decision, Halt):
             assert not model._default_manager.exists()
@@ -100,9 +101,9 @@ def test_a_change_is_compared_with_the_budget_in_force(account: Account, api: Ca
     budget = make_budget(account, cost_usd=10, period="day", levels=[(50, "none"), (100, "block")])
     spend(account, (0, "6"), (1, "5"), (2, "3"))
     changes = {"limit": {"cost_usd": "12"}}
-    found = simulate(api, budget_id=budget.id, changes=changes)
-    assert found["proposal"] == {"budget_id": budget.id, "changes": changes}
-    result = found["result"]
+    shown = simulate(api, budget_id=budget.id, changes=changes)
+    assert shown["proposal"] == {"budget_id": budget.id, "changes": changes}
+    result = shown["result"]
     assert (result["refused"]["calls"], result["saved_usd"]) == (1, "3")
     assert [level["crossed"] for level in result["levels"]] == [1, 0]
     present = result["compared_with"]
@@ -234,7 +235,7 @@ def test_the_last_thirty_days_are_replayed_unless_told_otherwise(
     assert ends_at - datetime.fromisoformat(answer.body["from"]) == timedelta(days=30)
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("body", "pointer"),
     [
         ({}, ""),
@@ -278,9 +279,9 @@ def test_another_tenants_budgets_and_simulations_are_not_found(
     account: Account, api: Caller, stranger: Account
 ) -> None:
     budget = make_budget(account)
-    found = simulate(api, budget=DAILY)
+    result = simulate(api, budget=DAILY)
     other = caller(stranger)
-    assert other.get(f"/v1/simulations/{found['id']}").status == 404
+    assert other.get(f"/v1/simulations/{result['id']}").status == 404
     assert other.get("/v1/simulations").body == {"data": [], "next_cursor": None}
     assert other.post("/v1/simulations", {"budget_id": budget.id}).status == 404
 
@@ -339,11 +340,11 @@ def test_a_long_period_is_left_to_a_worker(
     )
     assert at_most_one == ["metering.jobs.tasks.run_simulations"]
     run_simulations()
-    found = api.get(f"/v1/simulations/{waiting.body['id']}").body
-    assert (found["status"], found["result"]["saved_usd"]) == ("done", "5")
-    assert found["finished_at"] is not None
+    result = api.get(f"/v1/simulations/{waiting.body['id']}").body
+    assert (result["status"], result["result"]["saved_usd"]) == ("done", "5")
+    assert result["finished_at"] is not None
     run_simulations()
-    assert api.get(f"/v1/simulations/{waiting.body['id']}").body == found
+    assert api.get(f"/v1/simulations/{waiting.body['id']}").body == result
 
 
 def test_a_long_replay_does_not_wait_in_front_of_ingest() -> None:
@@ -409,9 +410,9 @@ def test_what_never_ends_is_given_up(account: Account, api: Caller, at_most_one:
     now = timezone.now()
     claimed(account, claimed_until=now, created_at=now - timedelta(hours=2))
     run_simulations()
-    found = api.get(f"/v1/simulations/{answer.body['id']}").body
-    assert (found["status"], found["result"]) == ("failed", None)
-    assert "Try a shorter period" in found["detail"]
+    result = api.get(f"/v1/simulations/{answer.body['id']}").body
+    assert (result["status"], result["result"]) == ("failed", None)
+    assert "Try a shorter period" in result["detail"]
 
 
 def test_a_replay_that_takes_too_long_says_so(
@@ -421,8 +422,8 @@ def test_a_replay_that_takes_too_long_says_so(
     answer = api.post("/v1/simulations", {"budget": DAILY})
     monkeypatch.setattr(store, "REPLAY_SECONDS", -1.0)
     run_simulations()
-    found = api.get(f"/v1/simulations/{answer.body['id']}").body
-    assert (found["status"], found["detail"]) == (
+    result = api.get(f"/v1/simulations/{answer.body['id']}").body
+    assert (result["status"], result["detail"]) == (
         "failed",
         "The period holds more calls than are replayed in -1 s. Choose a shorter one.",
     )
@@ -456,10 +457,10 @@ def test_calls_that_real_reservations_let_through_are_let_through_again(
     account: Account, asks: Sequence[tuple[str, int, int]], action: str, is_rolling: bool
 ) -> None:
     """Each asks for thousandths of a dollar, and costs so many percent of it."""
-    one = make_account()
-    api = caller(one)
+    each = make_account()
+    api = caller(each)
     levels = [(100, action)]
-    make_budget(one, cost_usd=5, period="day", per=["agent"], is_rolling=is_rolling, levels=levels)
+    make_budget(each, cost_usd=5, period="day", per=["agent"], is_rolling=is_rolling, levels=levels)
     made = 0
     for number, (agent, thousandths, percent) in enumerate(asks):
         amount = thousandths / 1000
@@ -559,7 +560,7 @@ def test_a_replay_decides_as_reservations_do(
     assert result["calls"] == len(asks)
     assert result["throttled"] == sum(status == 429 for _, status, _ in refused)
     assert result["refused"]["calls"] == len(refused)
-    assert result["saved_usd"] == usd_from_nanos(sum(one for *_, one in refused) * 10**6)
+    assert result["saved_usd"] == usd_from_nanos(sum(each for *_, each in refused) * 10**6)
     first = moment(refused[0][0] / 60) if refused else None
     assert result["first_refusal_at"] == first
 

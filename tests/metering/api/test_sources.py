@@ -30,12 +30,12 @@ def api(account: Account) -> Caller:
 def listed(api: Caller, **parameters: object) -> list[JsonObject]:
     answer = api.get("/v1/sources", **parameters)
     assert answer.status == 200, answer.body
-    found: list[JsonObject] = answer.body["data"]
-    return found
+    result: list[JsonObject] = answer.body["data"]
+    return result
 
 
 def record(account: Account, *sources: str) -> None:
-    tallies = [Tally(one, Route.NATIVE, SourceOutcome.ACCEPTED, 1) for one in sources]
+    tallies = [Tally(source, Route.NATIVE, SourceOutcome.ACCEPTED, 1) for source in sources]
     record_reports(account.tenant.id, tallies)
     PROCESS_RECORDER.flush()
 
@@ -89,9 +89,9 @@ def test_a_range_answers_the_days_that_it_touches(account: Account, api: Caller)
         record(account, "app")
         assert [row["source"] for row in listed(api)] == ["app", "old"]
         assert listed(api)[0]["accepted"] == 2
-        found = listed(api, **{"from": "2026-11-10T10:00:00Z", "to": "2026-11-11T00:00:00Z"})
-        assert [(row["source"], row["accepted"]) for row in found] == [("app", 1), ("old", 1)]
-        assert found[0]["last_at"] == "2026-11-10T23:59:59Z"
+        result = listed(api, **{"from": "2026-11-10T10:00:00Z", "to": "2026-11-11T00:00:00Z"})
+        assert [(row["source"], row["accepted"]) for row in result] == [("app", 1), ("old", 1)]
+        assert result[0]["last_at"] == "2026-11-10T23:59:59Z"
         assert [row["source"] for row in listed(api, **{"from": "2026-11-11T00:00:00Z"})] == ["app"]
     with time_machine.travel(datetime(2026, 11, 17, 0, 0, 1, tzinfo=UTC), tick=False):
         assert [row["accepted"] for row in listed(api)] == [1]
@@ -100,15 +100,15 @@ def test_a_range_answers_the_days_that_it_touches(account: Account, api: Caller)
 def test_pages_hold_every_source_once(account: Account, api: Caller) -> None:
     names = ["", "a", "B", "ä", "a b", "名前"]
     record(account, *names)
-    found: list[str] = []
+    result: list[str] = []
     cursor: dict[str, str] = {}
     while True:
         answer = api.get("/v1/sources", limit=2, **cursor).body
-        found += [row["source"] for row in answer["data"]]
+        result += [row["source"] for row in answer["data"]]
         if answer["next_cursor"] is None:
             break
         cursor = {"cursor": answer["next_cursor"]}
-    assert found == sorted(names)
+    assert result == sorted(names)
 
 
 def test_a_wrong_question_is_refused(account: Account, api: Caller) -> None:
@@ -150,11 +150,16 @@ def test_counts_last_their_time(account: Account, api: Caller) -> None:
 def test_a_body_that_is_refused_as_a_whole_is_counted(api: Caller) -> None:
     assert api.send("POST", "/v1/events", b"{").status == 400
     assert api.send("POST", "/v1/traces", b"{}", content_type="text/plain").status == 415
-    found = [
-        (row["source"], row["route"], row["rejected"], [one["code"] for one in row["reasons"]])
+    result = [
+        (
+            row["source"],
+            row["route"],
+            row["rejected"],
+            [reason["code"] for reason in row["reasons"]],
+        )
         for row in listed(api)
     ]
-    assert found == [
+    assert result == [
         ("", "native", 1, ["malformed_json"]),
         ("", "otlp", 1, ["unsupported_media_type"]),
     ]

@@ -9,7 +9,7 @@ from tests.metering.api.caller import caller
 
 
 @pytest.mark.parametrize(
-    ("column", "found"),
+    ("column", "drifts"),
     [
         (
             "spent_nanos",
@@ -33,7 +33,7 @@ from tests.metering.api.caller import caller
     ],
 )
 def test_a_balance_that_was_changed_by_hand_is_found(
-    catalogue: None, column: str, found: list[str]
+    catalogue: None, column: str, drifts: list[str]
 ) -> None:
     account: Account = make_account()
     budget = make_budget(account)
@@ -49,4 +49,4 @@ def test_a_balance_that_was_changed_by_hand_is_found(
         )
     drifts = [str(drift) for drift in audit_tenant(account.tenant.id)]
     balances = [drift for drift in drifts if drift.startswith("window ")]
-    assert balances == [f"window {window.id} against {text}" for text in found]
+    assert balances == [f"window {window.id} against {text}" for text in drifts]

@@ -21,7 +21,9 @@ def events(account: Account) -> list[UsageEvent]:
 
 def spent(account: Account, budget: Any) -> dict[str, int]:
     return {
-        one.group_key: one.spent_nanos for one in windows_of(account, budget) if one.spent_nanos
+        window.group_key: window.spent_nanos
+        for window in windows_of(account, budget)
+        if window.spent_nanos
     }
 
 
@@ -126,7 +128,7 @@ def test_a_merged_call_moves_in_what_was_rolled_up(account: Account, is_rolled_u
             pass
     api = Caller(account.api_key)
     usage = api.get("/v1/usage", group_by="team,agent", interval="none").body["data"]
-    assert [(one["group"], one["requests"], one["output_tokens"]) for one in usage] == [
+    assert [(each["group"], each["requests"], each["output_tokens"]) for each in usage] == [
         ({"team": "x", "agent": "y"}, 1, 100)
     ]
 
@@ -215,7 +217,7 @@ def test_a_call_on_its_own_budget_is_told_once(account: Account) -> None:
         "usage": {"input_tokens": 1_000, "output_tokens": 100},
     }
     assert api.post(f"/v1/reservations/{held}/settle", settle).status == 200
-    (window,) = [one for one in windows_of(account, budget) if one.spent_requests]
+    (window,) = [each for each in windows_of(account, budget) if each.spent_requests]
     assert (window.spent_tokens, window.spent_requests) == (1_100, 1)
     with account.scope():
         assert Crossing.objects.filter(tenant=account.tenant).count() == 1

@@ -80,7 +80,7 @@ BUDGETS: Final[Sequence[tuple[dict[str, str], list[str], str]]] = (
 class World:
     """A tenant to whom reports are sent, and what it was told so far."""
 
-    facts: Sequence[CallFacts]
+    call_facts: Sequence[CallFacts]
     at_nanos: int
     # Whether all that is told must be taken. What was corrected may be told no more.
     is_strict: bool = True
@@ -107,7 +107,7 @@ class World:
     # What may happen.
 
     def reserve(self, call: int) -> None:
-        reserved = self.facts[call].reserved
+        reserved = self.call_facts[call].reserved
         if reserved is None or call in self.reservations:
             return
         who = {name: f"{name}-{call}-client" for name in reserved}
@@ -157,15 +157,15 @@ class World:
     # The ways of telling.
 
     def _dimensions(self, report: Report) -> dict[str, str]:
-        facts = self.facts[report.call]
-        return {name: facts.value(name, report) for name in sorted(report.dimensions)}
+        call_facts = self.call_facts[report.call]
+        return {name: call_facts.value(name, report) for name in sorted(report.dimensions)}
 
     def _ended_at_nanos(self, report: Report) -> int:
         """A preliminary figure is older than the final one."""
         return self.at_nanos - (60 * NANOS if report.is_preliminary else 0)
 
     def _send_event(self, report: Report) -> None:
-        used = self.facts[report.call].used(report)
+        used = self.call_facts[report.call].used(report)
         call, ended_at = report.call, self._ended_at_nanos(report)
         body: JsonObject = {
             "id": f"report-{call}-{report.number}",
@@ -207,7 +207,7 @@ class World:
                 assert codes == {"id_conflict"}, answer
 
     def _send_span(self, report: Report) -> None:
-        used, call = self.facts[report.call].used(report), report.call
+        used, call = self.call_facts[report.call].used(report), report.call
         attributes: JsonObject = {
             "gen_ai.operation.name": "chat",
             "gen_ai.provider.name": "anthropic",
@@ -232,7 +232,7 @@ class World:
         assert post_span(self.account, body) == post_span(self.account, body)
 
     def _call_back(self, report: Report) -> None:
-        used = self.facts[report.call].used(report)
+        used = self.call_facts[report.call].used(report)
         payload = callback_payload(
             response_id=f"msg_{report.call}",
             model=MODEL,
@@ -264,11 +264,11 @@ class World:
     def recomputed(self) -> Counter[tuple[int, str, datetime]]:
         """The same, from the events: a settled one counts where its reservation holds."""
         with self.account.scope():
-            reservations = {str(one.id): one for one in Reservation.objects.all()}
+            reservations = {str(each.id): each for each in Reservation.objects.all()}
         spent: Counter[tuple[int, str, datetime]] = Counter()
-        for one in self.events():
-            own = {name: getattr(one, name) for name in DIMENSIONS}
-            held, at = reservations.get(str(one.reservation_id)), one.time
+        for each in self.events():
+            own = {name: getattr(each, name) for name in DIMENSIONS}
+            held, at = reservations.get(str(each.reservation_id)), each.time
             for number, (match, per, period) in enumerate(BUDGETS):
                 values, moment = own, at
                 if held is not None:
@@ -281,19 +281,19 @@ class World:
                     # A budget counts from the beginning of the period that it was made in.
                     if starts_at < self.budgets[number].counts_from:
                         continue
-                    spent[(number, group, starts_at)] += one.cost_nanos or 0
+                    spent[(number, group, starts_at)] += each.cost_nanos or 0
         return spent
 
     def _reserved(self, reservation: str) -> dict[str, str]:
         (call,) = [call for call, id_ in self.reservations.items() if id_ == reservation]
-        reserved = self.facts[call].reserved or frozenset()
+        reserved = self.call_facts[call].reserved or frozenset()
         named = {name: f"{name}-{call}-client" for name in reserved}
         return {name: named.get(name, "") for name in DIMENSIONS}
 
     def _starts_at(self, number: int, period: str, moment: datetime) -> datetime:
         if period == "lifetime":
             return min(
-                (one.starts_at for one in windows_of(self.account, self.budgets[number])),
+                (window.starts_at for window in windows_of(self.account, self.budgets[number])),
                 default=moment,
             )
         hour = moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
@@ -318,14 +318,14 @@ class Step:
             getattr(world, self.name)(self.subject)
 
 
-def steps_of(facts: Sequence[CallFacts], draw: Callable[[Any], Any]) -> list[Step]:
+def steps_of(call_facts: Sequence[CallFacts], draw: Callable[[Any], Any]) -> list[Step]:
     """All reports, some of them again, reservations, expiries and a change of prices, in a random
     order.
     """
-    reports = [report for call in facts for report in call.reports]
+    reports = [report for call in call_facts for report in call.reports]
     again = draw(st.lists(st.sampled_from(reports), max_size=3))
     steps = [Step("tell", report) for report in (*reports, *again)]
-    for call, fact in enumerate(facts):
+    for call, fact in enumerate(call_facts):
         if fact.reserved is not None:
             steps += [Step("reserve", call), Step("expire", call)]
     steps.append(Step("change_prices"))
@@ -337,29 +337,29 @@ def told(world: World) -> Counter[tuple[Any, ...]]:
     """The stored calls, as the model has them."""
     return Counter(
         (
-            *(getattr(one, name) for name in DIMENSIONS),
-            one.input_tokens,
-            one.output_tokens,
-            one.cache_read_tokens,
-            one.cache_write_tokens,
-            one.cost_nanos,
-            one.reservation_id is not None,
+            *(getattr(each, name) for name in DIMENSIONS),
+            each.input_tokens,
+            each.output_tokens,
+            each.cache_read_tokens,
+            each.cache_write_tokens,
+            each.cost_nanos,
+            each.reservation_id is not None,
         )
-        for one in world.events()
+        for each in world.events()
     )
 
 
-@given(facts=calls(), data=st.data())
+@given(call_facts=calls(), data=st.data())
 @bounded
 def test_any_order_of_any_reports_is_what_the_model_says(
-    account: Account, facts: list[CallFacts], data: st.DataObject
+    account: Account, call_facts: list[CallFacts], data: st.DataObject
 ) -> None:
     at_nanos = time.time_ns() - 5 * NANOS
-    wanted = Counter(call.key(OVERRIDE) for call in expected_calls(facts))
-    event(f"{len(wanted)} calls of {sum(len(call.reports) for call in facts)} reports")
-    worlds = [World(facts, at_nanos), World(facts, at_nanos)]
+    wanted = Counter(call.key(OVERRIDE) for call in expected_calls(call_facts))
+    event(f"{len(wanted)} calls of {sum(len(call.reports) for call in call_facts)} reports")
+    worlds = [World(call_facts, at_nanos), World(call_facts, at_nanos)]
     for world in worlds:
-        steps = steps_of(facts, data.draw)
+        steps = steps_of(call_facts, data.draw)
         audited = data.draw(st.sampled_from(steps), label="audited after")
         for step in steps:
             step.take(world)
@@ -372,14 +372,14 @@ def test_any_order_of_any_reports_is_what_the_model_says(
     assert first.balances() == second.balances()
 
 
-@given(facts=calls(), data=st.data())
+@given(call_facts=calls(), data=st.data())
 @bounded
 def test_corrections_in_between_leave_every_balance_provable(
-    account: Account, facts: list[CallFacts], data: st.DataObject
+    account: Account, call_facts: list[CallFacts], data: st.DataObject
 ) -> None:
-    world = World(facts, time.time_ns() - 5 * NANOS, is_strict=False)
-    reports = [report for call in facts for report in call.reports]
-    for step in steps_of(facts, data.draw):
+    world = World(call_facts, time.time_ns() - 5 * NANOS, is_strict=False)
+    reports = [report for call in call_facts for report in call.reports]
+    for step in steps_of(call_facts, data.draw):
         step.take(world)
         if data.draw(st.booleans(), label="is corrected"):
             correct(world, data.draw(st.sampled_from(reports)), data.draw(st.booleans()))
@@ -452,7 +452,7 @@ def test_what_contradicts_is_another_call_and_is_shown_as_such(
         events = list(UsageEvent.objects.filter(tenant=account.tenant))
     assert len(events) == 2
     (window,) = windows_of(account, budget)
-    assert window.spent_nanos == sum(one.cost_nanos or 0 for one in events)
+    assert window.spent_nanos == sum(each.cost_nanos or 0 for each in events)
     assert window.spent_requests + window.spent_tool_calls == 2
 
 
@@ -471,8 +471,8 @@ def test_contradictions_are_listed(account: Account) -> None:
     answer = api.get("/v1/events", conflicts="true")
     assert answer.status == 200, answer
     shown = answer.body["data"]
-    assert {one["id"].rpartition("-")[2] for one in shown} == {"0", "1", "2", "3", "4"}
-    assert all(one["conflict"] for one in shown)
+    assert {each["id"].rpartition("-")[2] for each in shown} == {"0", "1", "2", "3", "4"}
+    assert all(each["conflict"] for each in shown)
 
 
 # Reports that may contradict one another in every way, by few names.
@@ -507,7 +507,7 @@ def test_what_contradicts_is_told_apart_alike_in_any_order(
 ) -> None:
     now = datetime.now(UTC) - timedelta(minutes=5)
     bodies = [wild_body(number, report, now) for number, report in enumerate(reports)]
-    found = []
+    result = []
     for _ in range(3):
         tenant = make_account()
         budget = make_budget(tenant, per=["team"], period="lifetime")
@@ -515,8 +515,8 @@ def test_what_contradicts_is_told_apart_alike_in_any_order(
             answer = post(tenant, EVENTS, body)
             assert (answer.status, answer.body["errors"]) == (200, []), answer
         assert audit_tenant(tenant.tenant.id) == []
-        found.append((stored_apart(tenant), spent_by_group(tenant, budget)))
-    assert found[0] == found[1] == found[2]
+        result.append((stored_apart(tenant), spent_by_group(tenant, budget)))
+    assert result[0] == result[1] == result[2]
 
 
 def wild_body(number: int, report: JsonObject, now: datetime) -> JsonObject:
@@ -538,7 +538,7 @@ def stored_apart(account: Account) -> Counter[tuple[Any, ...]]:
 
 def spent_by_group(account: Account, budget: Budget) -> dict[str, int]:
     windows = windows_of(account, budget)
-    return {one.group_key: one.spent_nanos for one in windows if one.spent_nanos}
+    return {window.group_key: window.spent_nanos for window in windows if window.spent_nanos}
 
 
 @pytest.mark.parametrize("is_reversed", [False, True])
@@ -554,7 +554,7 @@ def test_two_reservations_are_two_calls_whatever_they_share(
         body = {**FULL, "id": f"settle-{reservation}", **usage}
         answer = post(account, f"{RESERVATIONS}/{reservation}/settle", body)
         assert (answer.status, answer.body["cost_usd"]) == (200, "0.00405")
-    assert {one.group_key: one.spent_nanos for one in windows_of(account, budget)} == {
+    assert {window.group_key: window.spent_nanos for window in windows_of(account, budget)} == {
         '["a"]': 4_050_000,
         '["b"]': 4_050_000,
     }

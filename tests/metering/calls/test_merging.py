@@ -53,12 +53,12 @@ def report(
 
 def merged_tokens(*reports: Report) -> Tokens:
     """The tokens of the one call, which must be the same whatever the order."""
-    found = set()
+    result = set()
     for order in itertools.permutations(reports):
         (call,) = calls_of(order)
         merged = merge(call.reports)
-        found.add((merged.tokens, merged.body.model, merged.completeness))
-    ((tokens, _, _),) = found
+        result.add((merged.tokens, merged.body.model, merged.completeness))
+    ((tokens, _, _),) = result
     return tokens
 
 
@@ -88,9 +88,9 @@ def test_a_miscount_of_one_is_decided_by_who_is_believed() -> None:
 
 
 def test_a_part_that_does_not_fit_into_its_whole_is_left_out() -> None:
-    one = report("a", Tokens(100, 20))
-    two = report("b", Tokens(90, 20, 0, 0, 0, 15), authority=Authority.SPAN, source="otlp:x")
-    assert merged_tokens(one, two) == Tokens(100, 20, reasoning_tokens=15)
+    first = report("a", Tokens(100, 20))
+    second = report("b", Tokens(90, 20, 0, 0, 0, 15), authority=Authority.SPAN, source="otlp:x")
+    assert merged_tokens(first, second) == Tokens(100, 20, reasoning_tokens=15)
 
 
 def test_missing_usage_is_filled_and_a_failure_without_usage_is_known() -> None:
@@ -156,16 +156,16 @@ CONTRADICTIONS = {
 
 @pytest.mark.parametrize("reason", CONTRADICTIONS)
 def test_what_contradicts_is_another_call_in_either_order(reason: str) -> None:
-    one, two = CONTRADICTIONS[reason]
-    assert contradiction(one, two) == contradiction(two, one) == reason
-    for order in ((one, two), (two, one)):
+    first, second = CONTRADICTIONS[reason]
+    assert contradiction(first, second) == contradiction(second, first) == reason
+    for order in ((first, second), (second, first)):
         calls = calls_of(order)
         assert [call.is_conflict for call in calls] == [False, True]
         assert [call.reports[0].body.id for call in calls] == ["a", "b"]
 
 
 @pytest.mark.parametrize(
-    ("one", "two"),
+    ("first", "second"),
     [
         ("gpt-5", "gpt-5-nano"),
         ("gpt-4o", "gpt-4o-mini"),
@@ -173,13 +173,13 @@ def test_what_contradicts_is_another_call_in_either_order(reason: str) -> None:
         ("claude-sonnet-4-5", "claude-opus-4-1"),
     ],
 )
-def test_different_models_of_a_family_contradict(one: str, two: str) -> None:
-    reports = report("a", model=one), report("b", model=two)
+def test_different_models_of_a_family_contradict(first: str, second: str) -> None:
+    reports = report("a", model=first), report("b", model=second)
     assert contradiction(*reports) == "two models"
 
 
 @pytest.mark.parametrize(
-    ("one", "two"),
+    ("first", "second"),
     [
         (("openrouter", "openai/gpt-5-nano"), ("openai", "gpt-5-nano")),
         (("groq", "openai/gpt-oss-20b"), ("openai", "openai/gpt-oss-20b")),
@@ -191,11 +191,11 @@ def test_different_models_of_a_family_contradict(one: str, two: str) -> None:
     ],
 )
 def test_a_resellers_spelling_contradicts_nothing(
-    one: tuple[str, str], two: tuple[str, str]
+    first: tuple[str, str], second: tuple[str, str]
 ) -> None:
     reports = [
         report(id_, provider=provider, model=model)
-        for id_, (provider, model) in zip("ab", (one, two), strict=True)
+        for id_, (provider, model) in zip("ab", (first, second), strict=True)
     ]
     assert contradiction(*reports) is None
 
@@ -245,7 +245,7 @@ REPORTS = st.lists(
         st.sampled_from(["x", "y", ...]),
     ),
     max_size=7,
-    unique_by=lambda one: one.key,
+    unique_by=lambda each: each.key,
 )
 
 
@@ -254,9 +254,9 @@ def test_the_calls_are_a_function_of_the_set_of_reports(reports: list[Report], r
     shuffled = random.sample(reports, len(reports))
     calls = calls_of(reports)
     assert calls == calls_of(shuffled)
-    assert sorted(one.key for call in calls for one in call.reports) == sorted(
-        one.key for one in reports
+    assert sorted(each.key for call in calls for each in call.reports) == sorted(
+        each.key for each in reports
     )
     for call in calls:
         pairs = itertools.combinations(call.reports, 2)
-        assert all(contradiction(one, two) is None for one, two in pairs)
+        assert all(contradiction(first, second) is None for first, second in pairs)

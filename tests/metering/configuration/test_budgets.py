@@ -65,11 +65,11 @@ def test_match_per_and_empty_values(account: Account) -> None:
     spend(account, "2", team="y")
     spend(account, "4", team="z", user="u")
     spend(account, "8", team="x", user="u", provider="openai")
-    found = {
+    result = {
         window.group_key: window.spent_nanos // NANOS for window in windows_of(account, budget)
     }
     # Leaving out the user escapes nothing: the empty value has a window of its own.
-    assert found == {'["u"]': 1, '[""]': 2}
+    assert result == {'["u"]': 1, '[""]': 2}
 
 
 def test_every_kind_of_limit_is_counted(account: Account) -> None:

@@ -15,6 +15,7 @@ from metering.configuration.routes import create_route, update_route
 from metering.limits.routes import Tier
 from metering.models import Breaker, Budget, ModelRoute, RateLimit
 from tenants.models import AuditEntry
+from tests.cases import each_case
 from tests.factories import NANOS, Account
 
 BUDGET: JsonObject = {
@@ -34,8 +35,8 @@ def refused(call: Callable[[], object]) -> Problems:
     """The codes of what is refused, by field."""
     with pytest.raises(ValidationError) as error:
         call()
-    found = error.value.error_dict
-    return {field: [each.code for each in errors] for field, errors in found.items()}
+    result = error.value.error_dict
+    return {field: [each.code for each in errors] for field, errors in result.items()}
 
 
 def level(percent: int = 80, action: str = "none", **rates: int) -> JsonObject:
@@ -83,19 +84,19 @@ BUDGETS: list[tuple[JsonObject, Problems]] = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "problems"), BUDGETS)
+@each_case(("changes", "problems"), BUDGETS)
 def test_a_budget_that_contradicts_itself_is_not_made(
     account: Account, changes: JsonObject, problems: Problems
 ) -> None:
     with account.scope():
-        found = refused(
+        result = refused(
             lambda: create_budget(tenant=account.tenant, actor="t", **{**BUDGET, **changes})
         )
-        assert found == problems
+        assert result == problems
         assert not Budget.objects.exists()
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("make", "fields", "problems"),
     [
         (create_breaker, {**BREAKER, "cost_nanos_per_minute": 0}, ["cost_nanos_per_minute"]),
@@ -119,8 +120,8 @@ def test_a_limit_that_means_nothing_is_not_made(
     account: Account, make: Callable[..., object], fields: JsonObject, problems: list[str]
 ) -> None:
     with account.scope():
-        found = refused(lambda: make(tenant=account.tenant, actor="t", **fields))
-        assert list(found) == problems
+        result = refused(lambda: make(tenant=account.tenant, actor="t", **fields))
+        assert list(result) == problems
         assert not any(model.objects.exists() for model in (Breaker, RateLimit, ModelRoute))
 
 

@@ -131,7 +131,9 @@ def read_outcome(books: Books) -> Outcome:
     """What is stored. Every budget must say what the events say."""
     rows = stored_rows(books.account)
     cost_nanos = sum(row.cost_nanos or 0 for row in rows)
-    assert sum(one.spent_nanos for one in windows_of(books.account, books.whole)) == cost_nanos
+    assert (
+        sum(window.spent_nanos for window in windows_of(books.account, books.whole)) == cost_nanos
+    )
     cost_by = {}
     for name, budget in books.by.items():
         spent: Counter[str] = Counter()
@@ -139,9 +141,9 @@ def read_outcome(books: Books) -> Outcome:
             spent[getattr(row, name)] += row.cost_nanos or 0
         cost_by[name] = {value: nanos for value, nanos in spent.items() if nanos}
         held = {
-            json.loads(one.group_key)[0]: one.spent_nanos
-            for one in windows_of(books.account, budget)
-            if one.spent_nanos
+            json.loads(window.group_key)[0]: window.spent_nanos
+            for window in windows_of(books.account, budget)
+            if window.spent_nanos
         }
         assert held == cost_by[name], name
     calls = tuple(sorted((_call(row) for row in rows), key=repr))

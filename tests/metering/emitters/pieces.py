@@ -125,13 +125,13 @@ def _join_protobuf(pieces: Sequence[Piece]) -> bytes:
 
 
 def _moved_span(span: Span, by_nanos: int) -> Span:
-    found = Span()
-    found.CopyFrom(span)
-    found.start_time_unix_nano += by_nanos
-    found.end_time_unix_nano += by_nanos
-    for event in found.events:
+    result = Span()
+    result.CopyFrom(span)
+    result.start_time_unix_nano += by_nanos
+    result.end_time_unix_nano += by_nanos
+    for event in result.events:
         event.time_unix_nano += by_nanos
-    return found
+    return result
 
 
 # OTLP's JSON, left as the emitter wrote it but for the times.
@@ -161,14 +161,14 @@ def _join_json(pieces: Sequence[Piece]) -> bytes:
 
 
 def _moved_json(span: JsonObject, by_nanos: int) -> JsonObject:
-    found = copy.deepcopy(span)
-    for holder in (found, *found.get("events", ())):
+    result = copy.deepcopy(span)
+    for holder in (result, *result.get("events", ())):
         for name in (*SPAN_TIMES, "timeUnixNano"):
             if name in holder:
                 # Written as a number or as a string, and left so.
                 kind = type(holder[name])
                 holder[name] = kind(int(holder[name]) + by_nanos)
-    return found
+    return result
 
 
 # LiteLLM's callback.

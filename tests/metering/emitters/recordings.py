@@ -58,7 +58,7 @@ def to_the_present(bodies: Sequence[Body]) -> Recording:
     last = max(piece.ended_at_nanos for part in parts for piece in part)
     by_nanos = MOVED_TO_NANOS - last
     present = [[moved(piece, by_nanos) for piece in part] for part in parts]
-    return Recording([join(part) for part in present], [one for part in present for one in part])
+    return Recording([join(part) for part in present], [each for part in present for each in part])
 
 
 def _unpacked(path: Path) -> bytes:

@@ -27,13 +27,7 @@ from metering.usage.shapes import Tokens, normalise_usage
 from tests.factories import Account, make_account
 from tests.metering.emitters.outcomes import Call, Outcome, outcome_at_once, outcome_of
 from tests.metering.emitters.pieces import at_random, in_order_of_end
-from tests.metering.emitters.recordings import (
-    Recording,
-    captured,
-    framework,
-    replayed,
-    truth_of,
-)
+from tests.metering.emitters.recordings import Recording, captured, framework, replayed, truth_of
 from tests.metering.emitters.untold import UNTOLD
 from tests.metering.usage.decoders.test_otlp_recorded import RECORDED, UNTOLD_WRITES, expected
 from tests.seed import dice
@@ -116,14 +110,14 @@ def whole(run: str) -> Outcome:
     return outcome_of(RUNS[run]().bodies)
 
 
-def assert_same(found: Outcome, wanted: Outcome) -> None:
+def assert_same(result: Outcome, wanted: Outcome) -> None:
     """The same calls, cost, and cost by agent, session, user, team and model; then whatever else
     is stored.
     """
-    assert Counter(map(repr, found.calls)) == Counter(map(repr, wanted.calls))
-    assert found.cost_nanos == wanted.cost_nanos
-    assert found.cost_by == wanted.cost_by
-    assert found == wanted
+    assert Counter(map(repr, result.calls)) == Counter(map(repr, wanted.calls))
+    assert result.cost_nanos == wanted.cost_nanos
+    assert result.cost_by == wanted.cost_by
+    assert result == wanted
 
 
 # What the providers served.
@@ -132,12 +126,12 @@ def assert_same(found: Outcome, wanted: Outcome) -> None:
 @pytest.mark.parametrize("run", CAPTURED)
 def test_a_captured_run_is_booked_as_it_was_served(catalogue: None, run: str) -> None:
     served, told = list(_told(run)), told_ids(run)
-    found, (failed, tools) = whole(run), CAPTURED[run]
-    assert Counter(_found_key(call, told) for call in found.answered) == Counter(
+    result, (failed, tools) = whole(run), CAPTURED[run]
+    assert Counter(_found_key(call, told) for call in result.answered) == Counter(
         _served_key(call, told) for call in served
     )
-    assert (found.failed, found.tools) == (failed, tools)
-    assert found.cost_nanos == sum(_cost_nanos(make_account(), call) for call in served)
+    assert (result.failed, result.tools) == (failed, tools)
+    assert result.cost_nanos == sum(_cost_nanos(make_account(), call) for call in served)
 
 
 @pytest.mark.parametrize("run", WHOSE)
@@ -160,31 +154,31 @@ def test_what_a_parent_names_is_its_childrens_alone(
 ) -> None:
     parent = {"agent": "researcher", "session": "conv-1", "user": "u-1", "team": "growth"}
     nobody = dict.fromkeys(parent, "")
-    found = []
+    result = []
     for call in whole(run).answered:
         whose = {name: call.whose[name] for name in parent}
         assert whose in (parent, nobody)
         if whose == parent:
-            found.append(_undated(call.model))
-    assert sorted(found) == models
+            result.append(_undated(call.model))
+    assert sorted(result) == models
 
 
 @pytest.mark.parametrize("name", FRAMEWORK_CALLS)
 def test_a_frameworks_trace_is_booked_as_it_was_served(catalogue: None, name: str) -> None:
     calls, tools = FRAMEWORK_CALLS[name]
-    found = whole(name)
-    used = sorted((call.input, call.output) for call in found.answered)
-    assert (used, found.tools, found.failed) == (calls, tools, 0)
+    result = whole(name)
+    used = sorted((call.input, call.output) for call in result.answered)
+    assert (used, result.tools, result.failed) == (calls, tools, 0)
 
 
 @pytest.mark.parametrize("dialects", DIALECTS)
 def test_replayed_calls_are_booked_as_they_were_served(
     catalogue: None, dialects: tuple[str, ...]
 ) -> None:
-    found, calls = whole("+".join(dialects)), _replayed_calls(is_whole="logfire" in dialects)
-    assert len(found.answered) == len(found.calls) == len(calls)
+    result, calls = whole("+".join(dialects)), _replayed_calls(is_whole="logfire" in dialects)
+    assert len(result.answered) == len(result.calls) == len(calls)
     untold = 0
-    for call in found.answered:
+    for call in result.answered:
         true = calls[str(call.response_id)]
         if dialects == ("openllmetry",) and call.provider == "openai":
             untold += true.cache_write_tokens > 0
@@ -228,7 +222,7 @@ def told_ids(run: str) -> set[str]:
     bodies = captured(run).bodies
     text = b"".join(body.content for body in bodies).decode(errors="ignore")
     wrapped = re.findall(r"resp_(bGl0ZWxsb[A-Za-z0-9+/=]+)", text)
-    text += " ".join(base64.b64decode(one).decode() for one in wrapped)
+    text += " ".join(base64.b64decode(each).decode() for each in wrapped)
     # Claude Code has the id of the request in place of the response's.
     names = ("id", "request_id") if run.startswith("claude-code") else ("id",)
     return {
@@ -247,7 +241,7 @@ def _served_key(call: Mapping[str, Any], told: set[str]) -> Key:
 
 def _found_key(call: Call, told: set[str]) -> Key:
     used = (call.input, call.output, call.cache_read, call.cache_write, call.reasoning)
-    ids = [one for one in (call.response_id, call.request_id) if one in told]
+    ids = [each for each in (call.response_id, call.request_id) if each in told]
     return (*used, call.web_searches, _undated(call.model), ids[0] if ids else None)
 
 

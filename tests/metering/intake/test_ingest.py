@@ -65,7 +65,7 @@ def test_the_same_id_with_other_content_is_a_conflict(account: Account) -> None:
     assert (answer["accepted"], answer["rejected"]) == (1, 1)
     assert answer["errors"][0]["code"] == "id_conflict"
     assert send(account, [other])["errors"][0]["code"] == "id_conflict"
-    assert [one.output_tokens for one in stored(account)] == [100]
+    assert [each.output_tokens for each in stored(account)] == [100]
 
 
 def test_the_same_id_from_another_source_is_another_event(account: Account) -> None:
@@ -170,7 +170,7 @@ def test_callers_of_one_process_are_combined_and_each_gets_its_own_answer(accoun
 
     def call(number: int) -> None:
         tenant = (account if number % 3 else other).tenant
-        events = [make_event(id=f"{number}-{place}", agent=f"a{place}") for place in range(20)]
+        events = [make_event(id=f"{number}-{index}", agent=f"a{index}") for index in range(20)]
         events.append(make_event(id="shared", agent="shared", time=...))
         items = [msgspec.convert(event, native.EventBody) for event in events]
         job = prepare_job(items, tenant_id=tenant.id, route=Route.NATIVE)

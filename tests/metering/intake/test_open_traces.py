@@ -32,7 +32,7 @@ def test_what_a_parent_knows_reaches_its_child_whichever_comes_first(
         assert export_spans(account, [span])["rejected"] == 0
     (event,) = events(account)
     assert (event.agent, event.session) == ("researcher", "s-1")
-    spent = {one.group_key: one.spent_tokens for one in windows_of(account, budget)}
+    spent = {window.group_key: window.spent_tokens for window in windows_of(account, budget)}
     assert spent.pop('["researcher"]') == 1_100
     assert set(spent.values()) <= {0}
 
@@ -55,7 +55,7 @@ def test_a_call_that_turns_out_to_be_a_wrapper_is_withdrawn(account: Account) ->
     export_spans(account, parts[:1])
     export_spans(account, parts[1:])
     # The first span has added up what the two below it used.
-    assert [one.span for one in events(account)] == ["0000000000000002", "0000000000000003"]
+    assert [event.span for event in events(account)] == ["0000000000000002", "0000000000000003"]
     (window,) = windows_of(account, budget)
     assert (window.spent_requests, window.spent_tokens) == (2, 2_200)
 

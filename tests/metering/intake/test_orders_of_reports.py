@@ -195,8 +195,8 @@ def test_a_call_counts_once_in_every_budget_in_whatever_order_it_is_told(
         told += 1
         telling = Telling(account, number, names_reservation=names_reservation)
         telling.tell(order)
-        found = faults_of(account, budgets, telling, told=told)
-        faults += [f"{' → '.join(order)}: {fault}" for fault in found]
+        result = faults_of(account, budgets, telling, told=told)
+        faults += [f"{' → '.join(order)}: {fault}" for fault in result]
     assert told == 24
     assert faults == []
     assert audit_tenant(account.tenant.id) == []
@@ -240,16 +240,16 @@ def faults_of(account: Account, budgets: Budgets, telling: Telling, *, told: int
     faults = [*telling.faults]
     for name, budget in budgets._asdict().items():
         windows = windows_of(account, budget)
-        if sum(one.spent_nanos for one in windows) != told * COST_NANOS:
-            found = sum(one.spent_nanos for one in windows) - (told - 1) * COST_NANOS
-            faults.append(f"{name} holds {found:,} for it, not {COST_NANOS:,}")
-        if any(one.reserved_nanos or one.reserved_requests for one in windows):
+        if sum(each.spent_nanos for each in windows) != told * COST_NANOS:
+            result = sum(each.spent_nanos for each in windows) - (told - 1) * COST_NANOS
+            faults.append(f"{name} holds {result:,} for it, not {COST_NANOS:,}")
+        if any(each.reserved_nanos or each.reserved_requests for each in windows):
             faults.append(f"{name} still reserves")
         if name in telling.who:
-            own = [one for one in windows if one.group_key == f'["{telling.who[name]}"]']
-            if [amounts(one) for one in own] != [(COST_NANOS, TOKENS, 1)]:
+            own = [each for each in windows if each.group_key == f'["{telling.who[name]}"]']
+            if [amounts(each) for each in own] != [(COST_NANOS, TOKENS, 1)]:
                 faults.append(f"the window of {telling.who[name]} is {[*map(amounts, own)]}")
-    if sum(one.spent_requests for one in windows_of(account, budgets.request)) != told:
+    if sum(each.spent_requests for each in windows_of(account, budgets.request)) != told:
         faults.append("it is not one request")
     return faults + faults_of_event(account, telling)
 

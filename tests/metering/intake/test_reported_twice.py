@@ -92,14 +92,16 @@ def post_natively(account: Account) -> JsonObject:
 def stored_totals(account: Account) -> dict[str, tuple[int, int]]:
     with account.scope():
         events = UsageEvent.objects.filter(tenant=account.tenant)
-        return {str(one.response_id): (one.input_tokens, one.output_tokens) for one in events}
+        return {
+            str(event.response_id): (event.input_tokens, event.output_tokens) for event in events
+        }
 
 
 def wanted_totals() -> dict[str, tuple[int, int]]:
     """What the provider charged, with the steps beside an answer that one instrumentation tells."""
     calls = map(json.loads, (RECORDED / "expected_usage.jsonl").read_text().splitlines())
     used = {call["response_id"]: normalise_usage(call["usage"], provider=None) for call in calls}
-    return {name: (one.input_tokens, one.output_tokens) for name, one in used.items()}
+    return {name: (each.input_tokens, each.output_tokens) for name, each in used.items()}
 
 
 @pytest.mark.parametrize("first", [*DIALECTS, "native"])

@@ -47,9 +47,9 @@ def replace(api: Caller, id_: str, source: str, **fields: Any) -> None:
 
 def dollars(account: Account, budget: Budget) -> dict[str, float]:
     return {
-        one.group_key: one.spent_nanos / NANOS
-        for one in windows_of(account, budget)
-        if one.spent_nanos
+        window.group_key: window.spent_nanos / NANOS
+        for window in windows_of(account, budget)
+        if window.spent_nanos
     }
 
 
@@ -128,7 +128,7 @@ def test_the_corrected_call_of_a_reservation_is_counted_by_no_later_report(
     later = make_event(id="later", source="two", reservation=held, cost_usd="5")
     assert send(account, [later])["duplicates"] == 1
     settled = [settle(api, held, "6") for _ in range(2)]
-    assert [one["cost_usd"] for one in settled] == (["2", "2"] if is_replaced else ["4", "4"])
+    assert [each["cost_usd"] for each in settled] == (["2", "2"] if is_replaced else ["4", "4"])
     assert dollars(account, budget) == expected
 
 

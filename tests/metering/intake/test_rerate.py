@@ -111,7 +111,7 @@ def test_what_has_a_rate_is_booked_and_the_rest_priced_when_it_gets_one(account:
     assert stored["unpriced_reason"] == "no_rate"
     assert stored["extra_usage"] == {"unknown_parts": {"dream_tokens": 7}}
     (source,) = api.get("/v1/sources").body["data"]
-    reasons = {one["code"]: one["sample"] for one in source["reasons"]}
+    reasons = {reason["code"]: reason["sample"] for reason in source["reasons"]}
     assert reasons == {"no_rate": None, "unknown_usage_part": '{"dream_tokens":7}'}
     rates = {**RATES, "web_searches": {"nanos": str(10 * NANOS), "per": 1000}}
     with account.scope():

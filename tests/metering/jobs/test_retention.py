@@ -480,7 +480,7 @@ def test_a_replay_of_a_lifetime_begins_with_its_sealed_sum(sealed: Year) -> None
         )
     assert changed.body["result"]["refused"]["calls"] == 1
     assert anew.body["result"]["refused"]["calls"] == 0
-    assert any("no longer kept" in one for one in anew.body["result"]["assumptions"])
+    assert any("no longer kept" in assumption for assumption in anew.body["result"]["assumptions"])
 
 
 def test_a_page_of_a_lifetime_knows_its_sealed_sum(sealed: Year) -> None:
@@ -492,8 +492,8 @@ def test_a_page_of_a_lifetime_knows_its_sealed_sum(sealed: Year) -> None:
         levels = [LevelRule(100, "block", ())]
         changes = {"limit_cost_nanos": window.spent_nanos, "mode": "enforce"}
         proposal = Proposal(budget=present.changed(changes, levels), present=present)
-        found = preview(tenant_id=account.tenant.id, proposal=proposal, now=sealed.begin)
-    assert [full.spent for full in found.newly_full] == [window.spent_nanos]
+        result = preview(tenant_id=account.tenant.id, proposal=proposal, now=sealed.begin)
+    assert [full.spent for full in result.newly_full] == [window.spent_nanos]
 
 
 def kill_after(account: Account, step: Callable[[], int]) -> None:
@@ -550,9 +550,9 @@ def test_a_run_killed_anywhere_leaves_no_drift_and_the_next_one_goes_on(
         assert month not in drop_sealed_partitions(before=until)
         monkeypatch.undo()
         sealing()
-        for one in year.accounts:
-            assert [str(drift) for drift in audit_tenant(one.tenant.id)] == []
-            with one.scope():
+        for each in year.accounts:
+            assert [str(drift) for drift in audit_tenant(each.tenant.id)] == []
+            with each.scope():
                 assert UsageEvent.objects.count() == 0
     assert month not in partitions()
 
@@ -704,7 +704,7 @@ def test_crossings_that_nobody_took_stay(account: Account) -> None:
         Crossing.objects.filter(percent=1).update(claimed_at=old)
     remove_old_rows()
     with account.scope():
-        assert [one.percent for one in Crossing.objects.all()] == [2]
+        assert [crossing.percent for crossing in Crossing.objects.all()] == [2]
 
 
 def test_sums_of_days_go_with_history(sealed: Year) -> None:

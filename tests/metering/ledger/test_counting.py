@@ -45,8 +45,8 @@ def at(hours: float) -> str:
 def spend(account: Account, *usd: str, **fields: Any) -> None:
     """The first is the oldest."""
     events = [
-        make_event(**{"id": f"e{amount}", "cost_usd": amount, "time": at(9 - place), **fields})
-        for place, amount in enumerate(usd)
+        make_event(**{"id": f"e{amount}", "cost_usd": amount, "time": at(9 - index), **fields})
+        for index, amount in enumerate(usd)
     ]
     assert send(account, events)["accepted"] == len(events)
 
@@ -106,10 +106,10 @@ def test_a_budget_refuses_by_what_it_has_counted(account: Account, api: Caller) 
     assert api.post("/v1/reservations", ask).status == 201
     step(account)
     assert api.post("/v1/reservations", ask).code == "budget_exceeded"
-    (found,) = api.get("/v1/budgets").body["data"]
-    assert found["counting"] is True
+    (result,) = api.get("/v1/budgets").body["data"]
+    assert result["counting"] is True
     finish_jobs()
-    assert api.get(f"/v1/budgets/{found['id']}").body["counting"] is False
+    assert api.get(f"/v1/budgets/{result['id']}").body["counting"] is False
 
 
 @pytest.mark.parametrize("is_read", [True, False])
@@ -136,7 +136,7 @@ def test_an_event_that_changes_meanwhile_counts_once(account: Account, is_read: 
 
 @pytest.mark.parametrize("steps", [0, 1, 2])
 def test_a_period_is_rated_again_meanwhile(account: Account, steps: int) -> None:
-    send(account, [make_event(time=at(9 - place)) for place in range(4)])
+    send(account, [make_event(time=at(9 - index)) for index in range(4)])
     budget = make_long(account)
     for _ in range(steps):
         step(account)

@@ -64,16 +64,16 @@ def test_windows_with_nothing_to_let_go_cost_nothing(account: Account, hourly: B
     with time_machine.travel(NOW + timedelta(minutes=5), tick=False):
         with CaptureQueriesContext(connection) as queries:
             assert age_rolling_windows() == 0
-        assert not any("FOR UPDATE" in one["sql"] for one in queries)
-        assert not any("UPDATE budget_window" in one["sql"] for one in queries)
+        assert not any("FOR UPDATE" in query["sql"] for query in queries)
+        assert not any("UPDATE budget_window" in query["sql"] for query in queries)
 
 
 def test_what_a_window_lets_go_is_read_by_its_grains(account: Account, hourly: Budget) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT indexdef FROM pg_indexes WHERE tablename = 'ledger_entry'")
         definitions = [row[0] for row in cursor.fetchall()]
-    assert any("(tenant_id, window_id, grain_at)" in one for one in definitions)
-    assert sum("(tenant_id, window_id" in one for one in definitions) == 1
+    assert any("(tenant_id, window_id, grain_at)" in each for each in definitions)
+    assert sum("(tenant_id, window_id" in each for each in definitions) == 1
 
 
 @pytest.mark.parametrize("has_use", [False, True])

@@ -19,7 +19,7 @@ def call(seconds: float = 0, *, usd: float = 0, tokens: int = 0, is_error: bool 
 
 
 def feed(state: GroupState, by: BreakerRule, *calls: Call) -> list[Transition | None]:
-    return [state.feed(by, one) for one in calls]
+    return [state.feed(by, each) for each in calls]
 
 
 def test_it_opens_for_more_than_the_limit_within_any_sixty_seconds() -> None:

@@ -171,12 +171,12 @@ def test_it_opens_once_and_others_go_on(account: Account) -> None:
     assert len(feed(account, reported("11"), reported("11"), reported("1", agent="writer"))) == 1
     assert feed(account, reported("11"), reported("9", agent="writer"), seconds=1) == []
     assert len(halts(account)) == 1
-    assert [one for one, _ in decisions(account)] == ["open"]
+    assert [decision for decision, _ in decisions(account)] == ["open"]
 
 
 def test_failures_count_by_the_status_of_calls(account: Account) -> None:
     make_breaker(account, cost_nanos_per_minute=None, error_percent=50, error_min_calls=4)
-    assert feed(account, *[reported(status=one) for one in ("error", "success", "error")]) == []
+    assert feed(account, *[reported(status=each) for each in ("error", "success", "error")]) == []
     (change,) = feed(account, reported(status="cancelled"))
     assert change.why == "2 of 4 calls failed in 60 s, 50%, limit 50%"
 
@@ -207,10 +207,10 @@ def test_many_that_report_at_once_lose_nothing_and_open_it_once(account: Account
             # Several groups in one transaction, in any order.
             agents = list("abcdef")
             order.shuffle(agents)
-            opened.extend(feed(account, *[reported("1", agent=one) for one in agents]))
+            opened.extend(feed(account, *[reported("1", agent=agent) for agent in agents]))
 
     in_threads([partial(run, number) for number in range(4)])
-    assert sorted(change.group_key for change in opened) == [f'["{one}"]' for one in "abcdef"]
+    assert sorted(change.group_key for change in opened) == [f'["{each}"]' for each in "abcdef"]
     assert {change.why for change in opened} == {"spent $80.00 in 60 s, limit $79.00 a minute"}
     assert len(halts(account)) == 6
 
@@ -222,9 +222,9 @@ def test_where_it_does_not_act_it_records_the_same_and_closes_by_itself(
     make_breaker(account, mode=mode, cool_down_seconds=60)
     feed(account, reported("11"))
     feed(account, reported("11"), seconds=59)
-    assert [one for one, _ in decisions(account)] == ["open"]
+    assert [decision for decision, _ in decisions(account)] == ["open"]
     feed(account, reported("1"), seconds=60)
-    assert [one for one, _ in decisions(account)] == ["open", "close"]
+    assert [decision for decision, _ in decisions(account)] == ["open", "close"]
     assert halts(account) == []
     assert state_of(account).opened_at is None
 
@@ -310,7 +310,7 @@ def test_a_probe_closes_it(account: Account) -> None:
     assert lifted.version > halt.version
     state = state_of(account)
     assert (state.opened_at, state.halt_id, state.probe_id) == (None, None, None)
-    assert [one for one, _ in decisions(account)] == ["open", "close"]
+    assert [decision for decision, _ in decisions(account)] == ["open", "close"]
 
 
 def test_a_probe_that_fails_keeps_the_halt_and_begins_the_cool_down_anew(
@@ -323,7 +323,7 @@ def test_a_probe_that_fails_keeps_the_halt_and_begins_the_cool_down_anew(
     assert try_(account, halt.id, seconds=60, probe_id=probe_id)
     (change,) = feed(account, reported(reservation=probe_id, status="error"), seconds=70)
     assert (change.transition, change.why) == ("open", "the probe failed")
-    assert [one.lifted_at for one in halts(account)] == [None]
+    assert [each.lifted_at for each in halts(account)] == [None]
     assert not try_(account, halt.id, seconds=129)
     assert try_(account, halt.id, seconds=130)
 
@@ -384,13 +384,13 @@ def test_there_is_no_probe_for_a_breaker_closed_by_hand_nor_for_strangers(
 
 def test_it_is_closed_by_hand_for_one_group_or_for_all(account: Account) -> None:
     breaker = make_breaker(account)
-    feed(account, *[reported("11", agent=one) for one in ("a", "b", "c")])
+    feed(account, *[reported("11", agent=each) for each in ("a", "b", "c")])
     with account.scope():
         assert close_breaker(breaker=breaker, actor="ann", group_key='["b",""]') == ['["b",""]']
         assert close_breaker(breaker=breaker, actor="ann", group_key='["b",""]') == []
-        assert [one.lifted_by for one in halts(account)] == ["", "ann", ""]
+        assert [each.lifted_by for each in halts(account)] == ["", "ann", ""]
         assert len(close_breaker(breaker=breaker, actor="ann")) == 2
-    assert [one.lifted_by for one in halts(account)] == ["ann"] * 3
+    assert [each.lifted_by for each in halts(account)] == ["ann"] * 3
     assert decisions(account)[3:] == [("close", "closed by ann")] * 3
     # From an empty minute.
     assert feed(account, reported("9", agent="b"), seconds=1) == []
@@ -453,9 +453,10 @@ def test_open_groups_are_those_that_are_still_open(account: Account) -> None:
     ):
         with account.scope(), connection.cursor() as cursor:
             now = NOW + timedelta(seconds=seconds)
-            found = open_groups(cursor, account.tenant.id, ids, now=now)
+            result = open_groups(cursor, account.tenant.id, ids, now=now)
         assert {
-            breaker_id: [one.group_key for one in groups] for breaker_id, groups in found.items()
+            breaker_id: [group.group_key for group in groups]
+            for breaker_id, groups in result.items()
         } == expected
 
 

@@ -65,12 +65,12 @@ def each(count: int) -> Counter[int]:
 
 def counted(account: Account) -> dict[tuple[str, str, str], Counter[int]]:
     """How many calls each key's measures count."""
-    found: dict[tuple[str, str, str], Counter[int]] = {}
+    result: dict[tuple[str, str, str], Counter[int]] = {}
     with account.scope():
         for row in CallSize.objects.filter(tenant=account.tenant).exclude(measure=KEYS):
             key = (row.agent, row.feature, row.model)
-            found.setdefault(key, Counter())[row.measure] += row.count
-    return found
+            result.setdefault(key, Counter())[row.measure] += row.count
+    return result
 
 
 def count_of_keys(account: Account) -> int:
@@ -84,12 +84,12 @@ def test_the_estimate_is_what_nineteen_of_twenty_calls_did_not_exceed(account: A
         for number in range(1, 21)
     ]
     learned(account, [call for size in sizes for call in calls(1, **size)])
-    found = expected(account)
-    assert found == ExpectedSize(
+    result = expected(account)
+    assert result == ExpectedSize(
         cost_nanos=upper(19 * NANOS // 100), tokens=upper(1919), output_tokens=upper(19), calls=20
     )
-    assert found is not None
-    assert 1919 <= found.tokens <= 1919 * 1.1
+    assert result is not None
+    assert 1919 <= result.tokens <= 1919 * 1.1
 
 
 def test_fewer_than_twenty_calls_tell_nothing(account: Account) -> None:
@@ -114,9 +114,9 @@ def test_a_feature_without_history_is_expected_to_use_what_the_agent_uses(accoun
 
 def test_calls_without_agent_and_feature_have_a_history_of_their_own(account: Account) -> None:
     learned(account, calls(20, agent=..., feature=...))
-    found = expected(account, agent="", feature="")
-    assert found is not None
-    assert found.calls == 20
+    result = expected(account, agent="", feature="")
+    assert result is not None
+    assert result.calls == 20
     assert expected(account) is None
 
 
@@ -124,9 +124,9 @@ def test_a_dated_version_of_a_model_shares_its_history(account: Account) -> None
     learned(account, calls(10) + calls(10, model="claude-sonnet-4-5-20250929"))
     assert set(counted(account)) == {("researcher", "search", MODEL)}
     for name in (MODEL, "claude-sonnet-4-5-20250929"):
-        found = expected(account, model=name)
-        assert found is not None
-        assert found.calls == 20
+        result = expected(account, model=name)
+        assert result is not None
+        assert result.calls == 20
 
 
 def test_only_successful_priced_calls_of_models_teach(account: Account) -> None:
@@ -178,9 +178,9 @@ def test_old_calls_fade_when_newer_ones_come(
     # All fell into one bin, which fades as the count of calls does.
     assert (faded[COST], faded[OUTPUT], faded[TOKENS]) == (20, 20, 20)
     learned(account, calls(20, cost_usd="0.5"))
-    found = expected(account)
-    assert found is not None
-    assert (found.cost_nanos, found.calls) == (upper(NANOS // 2), 40)
+    result = expected(account)
+    assert result is not None
+    assert (result.cost_nanos, result.calls) == (upper(NANOS // 2), 40)
     with account.scope():
         assert not CallSize.objects.filter(tenant=account.tenant, count__lte=0).exists()
 
@@ -271,7 +271,7 @@ def test_callers_who_miss_together_read_once(
 
     monkeypatch.setattr(estimates, "_read", slow)
     with ThreadPoolExecutor(8) as pool:
-        answers = [one.result() for one in [pool.submit(ask) for _ in range(8)]]
+        answers = [each.result() for each in [pool.submit(ask) for _ in range(8)]]
     assert len(reads) == 1
     assert {answer.calls for answer in answers if answer} == {20}
     assert None not in answers

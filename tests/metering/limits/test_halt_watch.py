@@ -15,12 +15,7 @@ from pytest_django.fixtures import DjangoAssertNumQueries
 from common.json_bodies import JsonObject
 from metering.limits import halt_watch
 from metering.limits.decisions import DecisionRow
-from metering.limits.halt_watch import (
-    HaltWatcher,
-    known_halts,
-    remember_refusal,
-    stop_watching,
-)
+from metering.limits.halt_watch import HaltWatcher, known_halts, remember_refusal, stop_watching
 from metering.limits.halts import insert_halt, remembered_halts
 from metering.models import Decision
 from tests.factories import Account
@@ -86,7 +81,7 @@ def test_a_halt_made_elsewhere_is_known_without_other_traffic(
     wait_for(lambda: remembered_halts(tenant_id) is not None)
     halt_elsewhere(account, {"agent": "researcher"})
     wait_for(lambda: remembered_halts(tenant_id))
-    assert [one.match for one in known_halts(tenant_id)] == [{"agent": "researcher"}]
+    assert [halt.match for halt in known_halts(tenant_id)] == [{"agent": "researcher"}]
 
 
 def test_a_halt_made_in_this_process_is_known_without_a_pause(
@@ -104,7 +99,7 @@ def test_a_halt_made_in_this_process_is_known_without_a_pause(
 def test_the_thread_makes_its_connection_anew_when_it_broke(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(halt_watch.log, "warning", lambda *args, **facts: None)
+    monkeypatch.setattr(halt_watch.log, "warning", lambda *args, **fields: None)
     tenant_id = account.tenant.id
     known_halts(tenant_id)
     wait_for(lambda: remembered_halts(tenant_id) is not None)
@@ -122,10 +117,10 @@ def test_one_look_reads_the_halts_of_all_tenants(
     account: Account, stranger: Account, watcher: HaltWatcher
 ) -> None:
     make_halt(account, {"agent": "researcher"})
-    for one in (account, stranger):
-        watcher.watch(one.tenant.id)
+    for each in (account, stranger):
+        watcher.watch(each.tenant.id)
     assert watcher.look()
-    assert [len(remembered_halts(one.tenant.id) or ()) for one in (account, stranger)] == [1, 0]
+    assert [len(remembered_halts(each.tenant.id) or ()) for each in (account, stranger)] == [1, 0]
     assert remembered_halts(stranger.tenant.id) is not None
 
 
@@ -136,7 +131,7 @@ def test_what_is_known_stays_in_force_while_the_database_is_away_and_is_logged_o
     watcher.watch(account.tenant.id)
     watcher.look()
     lines = []
-    monkeypatch.setattr(halt_watch.log, "warning", lambda *args, **facts: lines.append(args))
+    monkeypatch.setattr(halt_watch.log, "warning", lambda *args, **fields: lines.append(args))
 
     def is_down(reason: str) -> None:
         raise OperationalError("no server")
@@ -174,13 +169,13 @@ def test_refusals_are_bounded_and_the_oldest_give_way(
 def test_a_refusal_that_cannot_be_written_holds_up_no_other(
     account: Account, watcher: HaltWatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(halt_watch.log, "exception", lambda *args, **facts: None)
+    monkeypatch.setattr(halt_watch.log, "exception", lambda *args, **fields: None)
     watcher.refuse(account.tenant.id, refusal(asked_tokens=2**70))
     watcher.look()
     watcher.refuse(account.tenant.id, refusal(asked_tokens=7))
     watcher.look()
     with account.scope():
-        assert [one.asked_tokens for one in Decision.objects.all()] == [7]
+        assert [decision.asked_tokens for decision in Decision.objects.all()] == [7]
 
 
 def test_a_refusal_is_recorded_soon_with_its_tenant(account: Account, stranger: Account) -> None:

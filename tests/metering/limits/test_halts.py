@@ -51,7 +51,7 @@ def test_a_halt_stops_what_matches_and_nothing_else(account: Account) -> None:
     make_halt(account, {"agent": "researcher"})
     make_halt(account, {"team": ["growth", "sales"], "customer": None})
     halts = in_force(account)
-    assert [found.code for found in halts.matching(values(agent="researcher"))] == ["halted"]
+    assert [result.code for result in halts.matching(values(agent="researcher"))] == ["halted"]
     assert not halts.matching(values(agent="writer"))
     assert halts.matching(values(team="sales", agent="writer"))
     assert not halts.matching(values(team="sales", customer="acme"))
@@ -71,9 +71,9 @@ def test_halts_by_hand_are_told_first_and_then_the_oldest(account: Account) -> N
         for number in (1, 2):
             lock_out(cursor, account, window_id=number)
     make_halt(account, {"team": "growth"})
-    found = in_force(account).matching(values(agent="researcher", team="growth"))
-    assert [one.code for one in found] == ["halted", "locked_out", "locked_out"]
-    assert found[1].id < found[2].id
+    result = in_force(account).matching(values(agent="researcher", team="growth"))
+    assert [each.code for each in result] == ["halted", "locked_out", "locked_out"]
+    assert result[1].id < result[2].id
 
 
 def test_a_halt_of_very_many_combinations_stops_them_all(account: Account) -> None:
@@ -96,7 +96,7 @@ def test_a_halt_is_gone_once_it_is_lifted_and_lifting_again_changes_nothing(
     assert (again.version, again.lifted_at) == (lifted.version, lifted.lifted_at)
     with account.scope():
         entries = AuditEntry.objects.filter(object_type="halt").order_by("id")
-        assert [(one.action, one.actor) for one in entries] == [
+        assert [(entry.action, entry.actor) for entry in entries] == [
             ("create", "tests"),
             ("update", "finance"),
         ]
@@ -233,7 +233,7 @@ def test_halts_that_have_not_changed_are_not_read_again(account: Account) -> Non
     make_halt(account, {"agent": "writer"})
     assert len(in_force(account)) == 2
     lift(account, made)
-    assert [one.match for one in in_force(account)] == [{"agent": "writer"}]
+    assert [each.match for each in in_force(account)] == [{"agent": "writer"}]
 
 
 def test_a_halt_that_commits_after_a_later_one_is_seen(account: Account) -> None:
@@ -254,11 +254,11 @@ def test_a_halt_that_commits_after_a_later_one_is_seen(account: Account) -> None
     is_first_written.wait(10)
     make_halt(account, {"agent": "quick"})
     seen = in_force(account)
-    assert [one.match["agent"] for one in seen] == ["quick"]
+    assert [each.match["agent"] for each in seen] == ["quick"]
     may_commit.set()
     thread.join()
     now_seen = in_force(account)
-    assert [one.match["agent"] for one in now_seen] == ["slow", "quick"]
+    assert [each.match["agent"] for each in now_seen] == ["slow", "quick"]
     assert now_seen.mark.version == seen.mark.version
     assert now_seen.mark != seen.mark
 

@@ -89,7 +89,7 @@ def test_a_request_moves_nothing_and_an_approval_counts_at_once(account: Account
         assert (approved.decided_by, approved.note) == ("finance", "Until noon")
         assert approved.starts_at == approved.decided_at
         entries = AuditEntry.objects.filter(object_type="limitincrease").order_by("id")
-        assert [(one.actor, one.action) for one in entries] == [
+        assert [(entry.actor, entry.action) for entry in entries] == [
             ("an agent", "create"),
             ("finance", "approve"),
         ]
@@ -139,7 +139,7 @@ def test_of_two_who_decide_at_once_one_decides(account: Account) -> None:
     assert outcomes.count("too late") == 6
     with account.scope():
         decided = LimitIncrease.objects.order_by("id")
-        words = [(one.status, one.decided_by) for one in decided]
+        words = [(each.status, each.decided_by) for each in decided]
         assert set(words) <= {("approved", "one"), ("refused", "two")}
         approved = sum(status == "approved" for status, _ in words)
         assert len(raises_in_force(account, budget)) == approved
@@ -159,7 +159,7 @@ def test_what_is_over_or_limits_nothing_is_not_approved(account: Account) -> Non
             approve_increase(limit_increase=waiting, actor="one")
         with pytest.raises(Conflict, match="archived"):
             ask(budget)
-        assert {facts(one)["status"] for one in (late, waiting)} == {"asked"}
+        assert {facts(each)["status"] for each in (late, waiting)} == {"asked"}
         assert LimitIncrease.objects.count() == 2
 
 

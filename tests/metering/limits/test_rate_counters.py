@@ -99,8 +99,8 @@ def test_within_any_sixty_seconds_no_more_than_the_limit_is_granted(seed: int) -
         assert early.sum("calls") + amount > limit
         on_time.advance(int(at) + wait_seconds)
         assert on_time.sum("calls") + amount <= limit
-    for place, (end, _) in enumerate(granted):
-        recent = granted[max(0, place - limit) : place + 1]
+    for index, (end, _) in enumerate(granted):
+        recent = granted[max(0, index - limit) : index + 1]
         assert sum(amount for at, amount in recent if at > end - 60) <= limit
 
 
@@ -170,7 +170,7 @@ def test_rate_counters_opened_and_locked_at_once_in_any_order_never_block_each_o
         random = Random(number)
         for turn in range(40):
             # New ones in every turn, among those that others have opened meanwhile.
-            keys = [("limit:1", str(turn + place)) for place in range(4)]
+            keys = [("limit:1", str(turn + index)) for index in range(4)]
             random.shuffle(keys)
             assert grant(account, keys, limit=1000, now=NOW)
 

@@ -106,9 +106,9 @@ def test_routes_are_made_changed_and_removed_with_a_new_configuration_each_time(
         delete_route(route=made, actor="tests")
         versions.append(version())
         assert len(read_routes(account.tenant.id)) == 0
-        found = AuditEntry.objects.filter(object_type="modelroute").order_by("id")
-        assert [one.action for one in found] == ["create", "update", "delete"]
-        assert found[1].changes["task_type"] == ["summary", ""]
+        audit_entries = AuditEntry.objects.filter(object_type="modelroute").order_by("id")
+        assert [each.action for each in audit_entries] == ["create", "update", "delete"]
+        assert audit_entries[1].changes["task_type"] == ["summary", ""]
     assert versions == sorted(set(versions))
 
 

@@ -201,20 +201,20 @@ def test_every_model_costs_what_the_library_says_at_every_boundary() -> None:
 
 def test_every_model_is_found_by_its_own_name_as_the_library_finds_it() -> None:
     for provider, model in MODELS:
-        found = find_model(provider.id, model.id)
-        assert found is not None, (provider.id, model.id)
+        result = find_model(provider.id, model.id)
+        assert result is not None, (provider.id, model.id)
         try:
             reference = genai_prices.calc_price(
                 genai_prices.Usage(input_tokens=1), model.id, provider_id=provider.id
             )
         except LookupError:
-            assert (found.provider, found.model) == (provider.id, model.id)
+            assert (result.provider, result.model) == (provider.id, model.id)
             continue
-        assert found.model == reference.model.id, (provider.id, model.id)
+        assert result.model == reference.model.id, (provider.id, model.id)
 
 
 @pytest.mark.parametrize(
-    ("provider", "model", "found"),
+    ("provider", "model", "expected"),
     [
         ("openai", "gpt-4o-2024-08-06", ("openai", "gpt-4o")),
         ("openai", "gpt-5.2-20251211", ("openai", "gpt-5.2")),
@@ -250,10 +250,12 @@ def test_every_model_is_found_by_its_own_name_as_the_library_finds_it() -> None:
         ("openai", "claude-sonnet-4-5", ("anthropic", "claude-sonnet-4-5")),
     ],
 )
-def test_a_name_means_its_model(provider: str | None, model: str, found: tuple[str, str]) -> None:
+def test_a_name_means_its_model(
+    provider: str | None, model: str, expected: tuple[str, str]
+) -> None:
     resolved = find_model(provider, model)
     assert resolved is not None
-    assert (resolved.provider, resolved.model) == found
+    assert (resolved.provider, resolved.model) == expected
 
 
 @pytest.mark.parametrize(
@@ -489,9 +491,9 @@ def test_hostile_names_do_not_fill_the_memory() -> None:
     ],
 )
 def test_rates_that_cannot_be_used_are_named(rates: Any, problem: str) -> None:
-    found = check_rates(rates)
-    assert found is not None
-    assert problem in found
+    result = check_rates(rates)
+    assert result is not None
+    assert problem in result
 
 
 def test_every_rate_of_the_catalogue_can_be_used() -> None:

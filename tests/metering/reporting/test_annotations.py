@@ -33,8 +33,8 @@ def notes(account: Account, teams: tuple[str, ...] | None = None, **filters: str
         )
 
 
-def texts(found: list[TimeNote]) -> set[str]:
-    return {note.text for note in found}
+def texts(result: list[TimeNote]) -> set[str]:
+    return {note.text for note in result}
 
 
 def test_a_posted_moment_shows_on_charts_of_usage_that_it_may_be_about(account: Account) -> None:
@@ -67,8 +67,8 @@ def test_changes_of_prices_budgets_and_halts_show_by_themselves(account: Account
         )
         stop = halt(tenant=account.tenant, match={"agent": "writer"}, reason="loops", actor="tests")
         lift_halt(halt=stop, actor="tests")
-    found = notes(account)
-    assert [(note.kind, note.text) for note in found] == [
+    result = notes(account)
+    assert [(note.kind, note.text) for note in result] == [
         (Kind.PRICE, "Price of tool web_search changed"),
         (Kind.PRICE, "Price of tool web_search ended"),
         (Kind.BUDGET, "Budget “All” created"),
@@ -76,8 +76,8 @@ def test_changes_of_prices_budgets_and_halts_show_by_themselves(account: Account
         (Kind.HALT, "Halted: loops"),
         (Kind.HALT, "Halt lifted: loops"),
     ]
-    assert [note.at for note in found[:2]] == [NOON, NOON + timedelta(days=1)]
-    assert [note.id for note in found[2:]] == [budget.id, budget.id, stop.id, stop.id]
+    assert [note.at for note in result[:2]] == [NOON, NOON + timedelta(days=1)]
+    assert [note.id for note in result[2:]] == [budget.id, budget.id, stop.id, stop.id]
     assert "Halted: loops" not in texts(notes(account, agent="reader"))
 
 

@@ -98,10 +98,10 @@ def test_buckets_before_follow_one_another_and_end_before_the_range(
     before = comparison.buckets(question.buckets())
     assert before[0].reads_from == comparison.starts_at
     assert max(bucket.reads_to for bucket in before) == comparison.ends_at <= starts_at
-    for one, next_ in pairwise(before):
-        assert one.reads_to <= next_.reads_from
+    for each, next_ in pairwise(before):
+        assert each.reads_to <= next_.reads_from
         # A short month leaves out what a long one has no counterpart for.
-        assert interval == "month" or one.reads_to == next_.reads_from
+        assert interval == "month" or each.reads_to == next_.reads_from
 
 
 @pytest.mark.parametrize("zone", ["Australia/Lord_Howe", "America/New_York"])
@@ -117,7 +117,7 @@ def test_hours_never_overlap_where_a_clock_changes(zone: str, day: str, interval
         timezone=zone,
     )
     buckets = list(question.buckets())
-    assert all(one.reads_to == next_.start for one, next_ in pairwise(buckets))
+    assert all(each.reads_to == next_.start for each, next_ in pairwise(buckets))
     assert all(
         next(question.buckets(starts_at=bucket.start)).start == bucket.start for bucket in buckets
     )

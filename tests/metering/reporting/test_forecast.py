@@ -78,8 +78,8 @@ def test_filters_and_zones(account: Account, noon: datetime) -> None:
     roll_everything_up(account)
     both = ask(account, noon)
     assert (both.spent_nanos, both.forecast_nanos, both.method) == (2 * USD, 4 * USD, "run_rate")
-    one = ask(account, noon, filters={"team": ("growth",)})
-    assert (one.spent_nanos, one.forecast_nanos) == (USD, 2 * USD)
+    each = ask(account, noon, filters={"team": ("growth",)})
+    assert (each.spent_nanos, each.forecast_nanos) == (USD, 2 * USD)
     # Users have sums of days alone: half of the day is left, so half of a day's cost.
     user = ask(account, noon, filters={"user": ("u-1",)})
     assert (user.spent_nanos, user.forecast_nanos) == (USD, 2 * USD)

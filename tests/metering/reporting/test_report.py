@@ -29,12 +29,7 @@ from metering.rollups.sets import SETS
 from metering.usage.outcomes import report_outcome
 from tests.factories import Account, make_event, send
 from tests.metering.reporting.test_usage import dimension, snapshot, start_of
-from tests.metering.rollups.test_batches import (
-    make_events,
-    measures_of,
-    roll_everything_up,
-    void,
-)
+from tests.metering.rollups.test_batches import make_events, measures_of, roll_everything_up, void
 from tests.seed import dice
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -269,13 +264,13 @@ def test_percentiles_of_any_group_are_within_five_percent(busy: Account) -> None
                 values = sorted(
                     value for event in calls if (value := getattr(event, column)) is not None
                 )
-                found = row.figures.metrics[name]
+                result = row.figures.metrics[name]
                 if not values:
-                    assert found is None
+                    assert result is None
                     continue
                 exact = values[-(-len(values) * percent // 100) - 1]
-                assert isinstance(found, int)
-                assert abs(found - exact) <= max(1, exact * 0.05), (name, found, exact)
+                assert isinstance(result, int)
+                assert abs(result - exact) <= max(1, exact * 0.05), (name, result, exact)
 
     check()
 
@@ -332,7 +327,7 @@ MOMENT = timedelta(microseconds=1)
 def test_distinct_values_of_a_long_tail_are_counted_by_events(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(long_tail, "SETS", tuple(one._replace(values_max=2) for one in SETS))
+    monkeypatch.setattr(long_tail, "SETS", tuple(each._replace(values_max=2) for each in SETS))
     send(account, [make_event(user=f"u-{number}", customer="acme") for number in range(9)])
     roll_everything_up(account)
     now = timezone.now()
@@ -364,8 +359,8 @@ def test_too_many_events_are_refused_and_never_read_in_part(
             usage_report(filtered, metrics=(metric,))
         assert caught.value.code == "too_much_to_read"
     # Those of one session are found one by one.
-    one = replace(question, filters={"session": ("s-1",)})
-    assert read_report(busy, one, metrics=("users",)).rows
+    each = replace(question, filters={"session": ("s-1",)})
+    assert read_report(busy, each, metrics=("users",)).rows
 
 
 def test_a_statement_that_takes_too_long_is_refused_and_the_transaction_goes_on(

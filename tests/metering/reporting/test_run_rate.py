@@ -10,7 +10,7 @@ WEEK = [10, 10, 10, 10, 10, 2, 1]
 
 
 def days(costs: list[int], *, rest: float = 0.5) -> list[PastDay]:
-    return [PastDay(place % 7, cost, round(cost * rest)) for place, cost in enumerate(costs)]
+    return [PastDay(index % 7, cost, round(cost * rest)) for index, cost in enumerate(costs)]
 
 
 def test_without_a_day_that_cost_something_nothing_is_expected() -> None:

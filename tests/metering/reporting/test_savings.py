@@ -37,8 +37,8 @@ def read(account: Account, **fields: Any) -> Savings:
         return savings(question(account, **fields))
 
 
-def of_kind(found: Savings, kind: Kind) -> list[Finding]:
-    return [finding for finding in found.findings if finding.kind is kind]
+def of_kind(result: Savings, kind: Kind) -> list[Finding]:
+    return [finding for finding in result.findings if finding.kind is kind]
 
 
 def call(**fields: object) -> dict[str, Any]:
@@ -73,8 +73,8 @@ def test_the_next_cheaper_model_in_use_is_named_with_what_it_would_save(account:
     send(account, [call(**DEAR, **tokens)])
     for model in (NEXT, CHEAPEST, CHEAP):  # cheaper still, and of another provider
         send(account, [call(**model, input_tokens=10, output_tokens=1)])
-    (found,) = of_kind(read(account), Kind.CHEAPER_MODEL)
-    assert found == Finding(
+    (result,) = of_kind(read(account), Kind.CHEAPER_MODEL)
+    assert result == Finding(
         Kind.CHEAPER_MODEL,
         cost(account, DEAR, **tokens) - cost(account, NEXT, **tokens),
         1,
@@ -84,7 +84,7 @@ def test_the_next_cheaper_model_in_use_is_named_with_what_it_would_save(account:
     with snapshot(account):
         asked = question(account, filters={"model": (DEAR["model"],)})
         rated = what_if(asked, **NEXT)
-    assert rated.saved_nanos == found.nanos
+    assert rated.saved_nanos == result.nanos
 
 
 def test_reported_savings_and_failures_are_added_up_by_what_made_them(account: Account) -> None:
@@ -106,17 +106,17 @@ def test_reported_savings_and_failures_are_added_up_by_what_made_them(account: A
             ),
         ],
     )
-    found = read(account)
-    assert of_kind(found, Kind.REPORTED) == [
+    result = read(account)
+    assert of_kind(result, Kind.REPORTED) == [
         Finding(Kind.REPORTED, 3_000_000_000, 2, {"model": DEAR["model"]})
     ]
-    assert of_kind(found, Kind.FAILED) == [
+    assert of_kind(result, Kind.FAILED) == [
         Finding(Kind.FAILED, 250_000_000, 1, {"model": DEAR["model"], "status": "error"}),
         Finding(Kind.FAILED, 125_000_000, 1, {"tool": "search", "status": "error"}),
     ]
-    assert (found.saved_nanos, found.wasted_nanos) == (3_000_000_000, 375_000_000)
-    assert [one.nanos for one in found.findings] == sorted(
-        (one.nanos for one in found.findings), reverse=True
+    assert (result.saved_nanos, result.wasted_nanos) == (3_000_000_000, 375_000_000)
+    assert [finding.nanos for finding in result.findings] == sorted(
+        (finding.nanos for finding in result.findings), reverse=True
     )
 
 
@@ -171,8 +171,8 @@ def test_another_model_is_rated_call_by_call(account: Account) -> None:
         ],
     )
     with snapshot(account):
-        found = what_if(question(account), **CHEAP)
-    assert found == WhatIf(
+        result = what_if(question(account), **CHEAP)
+    assert result == WhatIf(
         2,
         sum(cost(account, DEAR, **tokens) for tokens in calls),
         sum(cost(account, CHEAP, **tokens) for tokens in calls),

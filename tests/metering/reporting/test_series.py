@@ -32,14 +32,14 @@ pytestmark = pytest.mark.django_db(transaction=True)
 DAY = timedelta(days=1)
 
 
-def as_sums(found: QuarterSums) -> dict[tuple[Any, ...], tuple[int, ...]]:
+def as_sums(result: QuarterSums) -> dict[tuple[Any, ...], tuple[int, ...]]:
     return {
-        (SERIES_DIMENSIONS[place], value, quarter): tuple(measures)
-        for place, value, quarter, measures in zip(
-            found.dimensions.tolist(),
-            found.values,
-            found.quarters.tolist(),
-            found.measures.tolist(),
+        (SERIES_DIMENSIONS[index], value, quarter): tuple(measures)
+        for index, value, quarter, measures in zip(
+            result.dimensions.tolist(),
+            result.values,
+            result.quarters.tolist(),
+            result.measures.tolist(),
             strict=True,
         )
         if any(measures)
@@ -101,11 +101,13 @@ def test_the_cost_of_a_series_counts_what_waits(account: Account) -> None:
         SeriesSince("", "", later): 0,
     }
     with account.scope(), CaptureQueriesContext(connection) as queries:
-        found = series_costs(tenant_id=account.tenant.id, series=list(costs), ends_at=now + 2 * DAY)
+        result = series_costs(
+            tenant_id=account.tenant.id, series=list(costs), ends_at=now + 2 * DAY
+        )
         assert series_costs(tenant_id=account.tenant.id, series=[], ends_at=now) == {}
-    assert found == costs
+    assert result == costs
     # However many are asked for, what waits is read once.
-    assert sum("usage_event" in one["sql"] for one in queries) == 1
+    assert sum("usage_event" in query["sql"] for query in queries) == 1
 
 
 def test_values_are_summed_between_bounds_from_days_or_quarters(account: Account) -> None:
@@ -120,9 +122,9 @@ def test_values_are_summed_between_bounds_from_days_or_quarters(account: Account
     for shift in (timedelta(), timedelta(hours=2)):
         bounds = [midnight - days * DAY + shift for days in (2, 1, 0)]
         with account.scope():
-            found = value_sums(tenant_id=tenant_id, dimension="agent", bounds=bounds)
+            result = value_sums(tenant_id=tenant_id, dimension="agent", bounds=bounds)
             whole = value_sums(tenant_id=tenant_id, dimension="", bounds=bounds)
-        assert found == {
+        assert result == {
             "a": [(9_000_000, 2), (4_500_000, 1)],
             "b": [(0, 0), (4_500_000, 1)],
         }
@@ -138,27 +140,27 @@ def test_the_costliest_new_call_of_each_kind_is_found_with_what_is_usual(
     costly = make_event(agent="a", input_tokens=200_000, session="s")
     send(account, [make_event(agent="a", input_tokens=150_000), costly, make_event(agent="b")])
     with account.scope():
-        (found,) = costly_calls(
+        (result,) = costly_calls(
             tenant_id=account.tenant.id,
             received_from=received_from,
             nanos_min=100_000_000,
             limit=10,
         )
-    assert (found.agent, found.model) == ("a", "claude-sonnet-4-5")
-    assert (found.session, found.sent_id) == ("s", costly["id"])
-    assert found.cost_nanos == 601_500_000
-    assert found.usual.requests == 30
-    assert found.usual.cost_nanos == pytest.approx(30 * 4_500_000, rel=0.05)
+    assert (result.agent, result.model) == ("a", "claude-sonnet-4-5")
+    assert (result.session, result.sent_id) == ("s", costly["id"])
+    assert result.cost_nanos == 601_500_000
+    assert result.usual.requests == 30
+    assert result.usual.cost_nanos == pytest.approx(30 * 4_500_000, rel=0.05)
 
 
 def test_the_long_tail_is_no_series(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(long_tail, "SETS", [one._replace(values_max=2) for one in SETS])
+    monkeypatch.setattr(long_tail, "SETS", [each._replace(values_max=2) for each in SETS])
     now = datetime.now(UTC)
     send(account, [make_event(agent=f"agent-{number}") for number in range(5)])
     roll_everything_up(account)
-    found = as_sums(read(account, now - DAY, now + DAY))
-    assert sum(1 for dimension, _, _ in found if dimension == "agent") == 2
-    assert next(sums for (name, _, _), sums in found.items() if name == "")[1] == 5
+    result = as_sums(read(account, now - DAY, now + DAY))
+    assert sum(1 for dimension, _, _ in result if dimension == "agent") == 2
+    assert next(sums for (name, _, _), sums in result.items() if name == "")[1] == 5
 
 
 def test_combinations_are_the_costly_ones_first(account: Account) -> None:

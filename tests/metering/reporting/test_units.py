@@ -129,14 +129,14 @@ def chain(trace: str, *calls: tuple[str, int, int], **fields: object) -> list[di
             0,
             "1",
             trace=trace,
-            span=f"{trace}-{place}",
-            parent_span=f"{trace}-{place - 1}" if place else None,
+            span=f"{trace}-{index}",
+            parent_span=f"{trace}-{index - 1}" if index else None,
             agent=agent,
             input_tokens=given,
             output_tokens=written,
             **fields,
         )
-        for place, (agent, given, written) in enumerate(calls)
+        for index, (agent, given, written) in enumerate(calls)
     ]
 
 
@@ -153,14 +153,14 @@ def test_a_handoff_passes_on_no_more_than_was_written_or_read(account: Account) 
     )
     send(make_account(), chain("one", ("lead", 10, 300), ("writer", 200, 50)))
     with snapshot(account):
-        found = coordination(question(account))
-    assert found.pairs == [
+        result = coordination(question(account))
+    assert result.pairs == [
         Handoffs("lead", "writer", 2, 300, 2_000_000_000),
         Handoffs("writer", "lead", 1, 30, 1_000_000_000),
     ]
-    assert (found.handoffs, found.passed_on_tokens, found.cost_nanos) == (3, 330, 3_000_000_000)
-    assert found.produced_tokens == 300 + 50 + 60 + 100 + 40 + 30 + 20 + 40
-    assert found.overhead_percent == Decimal("51.5625")
+    assert (result.handoffs, result.passed_on_tokens, result.cost_nanos) == (3, 330, 3_000_000_000)
+    assert result.produced_tokens == 300 + 50 + 60 + 100 + 40 + 30 + 20 + 40
+    assert result.overhead_percent == Decimal("51.5625")
     with snapshot(account):
         growth = coordination(question(account, filters={"team": ("growth",)}))
     assert (growth.handoffs, growth.passed_on_tokens, growth.produced_tokens) == (1, 100, 140)
@@ -170,5 +170,5 @@ def test_a_handoff_passes_on_no_more_than_was_written_or_read(account: Account) 
 def test_without_agents_there_is_no_coordination(account: Account, filters: Any) -> None:
     send(account, [call(0, "1", session="s")])
     with snapshot(account):
-        found = coordination(question(account, filters=filters))
-    assert (found.pairs, found.handoffs, found.overhead_percent) == ([], 0, None)
+        result = coordination(question(account, filters=filters))
+    assert (result.pairs, result.handoffs, result.overhead_percent) == ([], 0, None)

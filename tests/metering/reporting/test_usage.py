@@ -25,12 +25,7 @@ from metering.rollups import long_tail
 from metering.rollups.sets import SETS
 from tenants.scope import tenant_scope
 from tests.factories import Account, make_event, send
-from tests.metering.rollups.test_batches import (
-    make_events,
-    measures_of,
-    roll_everything_up,
-    void,
-)
+from tests.metering.rollups.test_batches import make_events, measures_of, roll_everything_up, void
 from tests.seed import dice
 
 NANOS = 10**9
@@ -203,7 +198,7 @@ def test_another_tenant_sees_nothing(busy: Account, stranger: Account) -> None:
 def test_the_long_tail_is_one_row_and_its_values_are_found_by_name(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(long_tail, "SETS", tuple(one._replace(values_max=2) for one in SETS))
+    monkeypatch.setattr(long_tail, "SETS", tuple(each._replace(values_max=2) for each in SETS))
     time = (datetime.now(UTC) - timedelta(days=1)).isoformat()
     events = [make_event(time=time, customer=f"c-{n}", cost_usd=f"{n}") for n in range(5)]
     send(account, events)
@@ -225,7 +220,7 @@ def test_the_long_tail_is_one_row_and_its_values_are_found_by_name(
 def test_a_long_tail_at_the_edge_of_a_range_is_read_from_events(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(long_tail, "SETS", tuple(one._replace(values_max=2) for one in SETS))
+    monkeypatch.setattr(long_tail, "SETS", tuple(each._replace(values_max=2) for each in SETS))
     day = floor_seconds(datetime.now(UTC) - timedelta(days=1), 86_400)
     events = [
         make_event(time=(day + timedelta(hours=hour)).isoformat(), customer=f"c-{hour}")
@@ -315,7 +310,7 @@ def test_a_question_without_sense_is_refused(fields: JsonObject, code: str) -> N
 
 def test_a_day_of_clock_change_is_read_from_quarters() -> None:
     starts_at = datetime(2026, 10, 24, 22, 0, tzinfo=UTC)  # midnight in Berlin, CEST
-    found = list(
+    result = list(
         buckets(
             interval="day",
             timezone="Europe/Berlin",
@@ -323,11 +318,11 @@ def test_a_day_of_clock_change_is_read_from_quarters() -> None:
             ends_at=datetime(2026, 10, 26, 12, 7, tzinfo=UTC),
         )
     )
-    assert [bucket.reads_to - bucket.reads_from for bucket in found] == [
+    assert [bucket.reads_to - bucket.reads_from for bucket in result] == [
         timedelta(hours=25),
         timedelta(hours=13, minutes=7),
     ]
-    parts = stretches(found, sets_for(frozenset({"team"})))
+    parts = stretches(result, sets_for(frozenset({"team"})))
     assert [(part.source and part.source.number, part.ends_at) for part in parts] == [
         (2, datetime(2026, 10, 26, 12, 0, tzinfo=UTC)),
         (None, datetime(2026, 10, 26, 12, 7, tzinfo=UTC)),
@@ -354,8 +349,8 @@ def test_an_edge_is_a_roll_up_less_the_events_outside_where_these_are_fewer() ->
     pair = sets_for(frozenset({"team", "agent"}))
 
     def parts(*portion: tuple[datetime, datetime], now: datetime) -> list[tuple[Any, ...]]:
-        found = stretches([Bucket(start, start, end) for start, end in portion], pair, now=now)
-        return [(part.source is not None, *part[1:]) for part in found]
+        result = stretches([Bucket(start, start, end) for start, end in portion], pair, now=now)
+        return [(part.source is not None, *part[1:]) for part in result]
 
     assert parts((early, late), now=days[4]) == [
         (True, days[0], days[1], None, True),
@@ -402,16 +397,16 @@ def test_percentiles_are_within_five_percent(account: Account, fields: JsonObjec
     question = ask(account, **fields)
     with snapshot(account):
         (row,) = [row for row in reporting.usage(question).rows if row.measures.requests]
-        (found,) = reporting.percentiles_of(question, [row])
+        (result,) = reporting.percentiles_of(question, [row])
     values.sort()
     for percent, rank in ((50, 100), (95, 190), (99, 198)):
         exact = values[rank - 1]
-        latency_ms, cost_nanos = found.latency_ms[percent], found.cost_nanos[percent]
+        latency_ms, cost_nanos = result.latency_ms[percent], result.cost_nanos[percent]
         assert latency_ms is not None
         assert cost_nanos is not None
         assert abs(latency_ms - exact) <= max(1, exact * 0.05)
         assert abs(cost_nanos - exact * NANOS // 1000) <= exact * NANOS // 1000 * 0.05
-    assert found.time_to_first_token_ms == {50: None, 95: None, 99: None}
+    assert result.time_to_first_token_ms == {50: None, 95: None, 99: None}
 
 
 def test_percentiles_of_other_groupings_are_refused(busy: Account) -> None:
@@ -424,12 +419,12 @@ def test_percentiles_of_other_groupings_are_refused(busy: Account) -> None:
 def test_unpriced_models_are_listed(busy: Account) -> None:
     now = datetime.now(UTC)
     with snapshot(busy):
-        found = reporting.unpriced_models(
+        result = reporting.unpriced_models(
             tenant_id=busy.tenant.id, starts_at=now - timedelta(days=4), ends_at=now
         )
         total = reporting.total_usage(ask(busy))
-    assert {one.model for one in found} == {"a model nobody knows"}
-    assert sum(one.event_count for one in found) == total.unpriced
+    assert {each.model for each in result} == {"a model nobody knows"}
+    assert sum(each.event_count for each in result) == total.unpriced
 
 
 def span_event(span: str | None, parent: str | None, cost: int, **fields: Any) -> UsageEvent:
@@ -515,12 +510,12 @@ def test_events_are_listed_newest_first_by_page(busy: Account) -> None:
             for event in UsageEvent.objects.order_by("-time", "-id")
             if event.customer == "acme" and event.status == Status.SUCCESS
         ]
-        found: list[int] = []
+        result: list[int] = []
         cursor = None
         while True:
             page = reporting.list_events(question, limit=4, cursor=cursor)
-            found += [event.id for event in page.rows]
+            result += [event.id for event in page.rows]
             cursor = page.next_cursor
             if cursor is None:
                 break
-    assert found == wanted
+    assert result == wanted

@@ -90,7 +90,7 @@ def test_what_others_hold_too_long_is_given_back_before_anybody_is_refused(
 
     assert reserve(api).status == 201
     assert strategies == [Strategy.COMBINED, Strategy.STEPWISE]
-    assert [one.reserved_nanos for one in windows_of(account, budget)] == [10**9]
+    assert [window.reserved_nanos for window in windows_of(account, budget)] == [10**9]
 
 
 @pytest.mark.parametrize("is_other", [False, True])
@@ -109,9 +109,9 @@ def test_a_settle_that_was_done_stores_nothing_more(
     assert strategies == [Strategy.COMBINED, Strategy.STEPWISE]
     with account.scope():
         assert UsageEvent.objects.count() == 1
-    assert [(one.spent_nanos, one.reserved_nanos) for one in windows_of(account, budget)] == [
-        (1_250_000_000, 0)
-    ]
+    assert [
+        (window.spent_nanos, window.reserved_nanos) for window in windows_of(account, budget)
+    ] == [(1_250_000_000, 0)]
 
 
 def test_a_call_that_was_reported_before_is_booked_once(
@@ -125,9 +125,9 @@ def test_a_call_that_was_reported_before_is_booked_once(
 
     assert settle(api, reservation, response_id="r-1").status == 200
     assert strategies == [Strategy.COMBINED, Strategy.CAREFUL]
-    assert [(one.spent_nanos, one.reserved_nanos) for one in windows_of(account, budget)] == [
-        (1_250_000_000, 0)
-    ]
+    assert [
+        (window.spent_nanos, window.reserved_nanos) for window in windows_of(account, budget)
+    ] == [(1_250_000_000, 0)]
 
 
 def test_a_settle_without_a_session_has_none_to_check_for_loops(account: Account) -> None:

@@ -105,8 +105,8 @@ def test_a_call_whose_connection_breaks_is_held_once(
 
     assert (answer.status, answer.body["reserved_usd"]) == (201, "1")
     with account.scope():
-        assert [str(one.id) for one in Reservation.objects.all()] == [answer.body["id"]]
-    assert [one.reserved_nanos for one in windows_of(account, budget)] == [10**9]
+        assert [str(each.id) for each in Reservation.objects.all()] == [answer.body["id"]]
+    assert [each.reserved_nanos for each in windows_of(account, budget)] == [10**9]
 
 
 @pytest.mark.parametrize("break_connection", BREAKS)
@@ -124,7 +124,7 @@ def test_a_call_whose_kept_connection_was_dead_before_the_next_breaks_is_held_on
     answer = reserve(api)
 
     assert (answer.status, answer.body["reserved_usd"]) == (201, "1")
-    assert [one.reserved_nanos for one in windows_of(account, budget)] == [2 * 10**9]
+    assert [window.reserved_nanos for window in windows_of(account, budget)] == [2 * 10**9]
 
 
 @pytest.mark.parametrize("break_connection", BREAKS)
@@ -146,6 +146,6 @@ def test_a_settle_whose_connection_breaks_is_booked_once(
     with account.scope():
         assert UsageEvent.objects.count() == 1
     assert [
-        (one.spent_nanos, one.reserved_nanos, one.overrun_nanos)
-        for one in windows_of(account, budget)
+        (window.spent_nanos, window.reserved_nanos, window.overrun_nanos)
+        for window in windows_of(account, budget)
     ] == [(1_250_000_000, 0, 250_000_000)]

@@ -32,6 +32,7 @@ from metering.reservations.request import ReservationBody, ReservationRequest
 from metering.reservations.transaction import expire_due
 from tenants import keys
 from tenants.scope import change_configuration
+from tests.cases import each_case
 from tests.factories import Account, make_account, make_budget, make_event, send, windows_of
 from tests.metering.api.caller import Answer, Caller, caller
 from tests.metering.requests import request_of
@@ -51,8 +52,8 @@ def settle(api: Caller, answer: Answer, cost_usd: str, **fields: object) -> Answ
 def balances(account: Account, budget: Budget) -> list[tuple[int, int, int]]:
     """What is spent, reserved and overrun in a budget's windows, in thousandths of a dollar."""
     return [
-        (one.spent_nanos // 10**6, one.reserved_nanos // 10**6, one.overrun_nanos // 10**6)
-        for one in windows_of(account, budget)
+        (window.spent_nanos // 10**6, window.reserved_nanos // 10**6, window.overrun_nanos // 10**6)
+        for window in windows_of(account, budget)
     ]
 
 
@@ -66,7 +67,7 @@ def expire(account: Account, answer: Answer) -> None:
 def rows(account: Account) -> dict[str, list[Any]]:
     """Every row that a refusal must not touch."""
     with account.scope(), connection.cursor() as cursor:
-        found = {}
+        result = {}
         for table in (
             "budget_window",
             "ledger_entry",
@@ -75,8 +76,8 @@ def rows(account: Account) -> dict[str, list[Any]]:
             "rate_counter",
         ):
             cursor.execute(f"SELECT * FROM {table} ORDER BY id")
-            found[table] = cursor.fetchall()
-        return found
+            result[table] = cursor.fetchall()
+        return result
 
 
 def test_a_reservation_holds_in_every_window_that_the_call_counts_in(account: Account) -> None:
@@ -87,7 +88,7 @@ def test_a_reservation_holds_in_every_window_that_the_call_counts_in(account: Ac
     assert answer.status == 201
     assert answer.body["decision"] == "allow"
     assert answer.body["reserved_usd"] == "2.5"
-    assert [(one["budget"], one["remaining_usd"]) for one in answer.body["budgets"]] == [
+    assert [(budget["budget"], budget["remaining_usd"]) for budget in answer.body["budgets"]] == [
         (tenant.id, "97.5"),
         (agent.id, "7.5"),
     ]
@@ -156,7 +157,7 @@ def test_what_does_not_fit_is_refused_and_moves_nothing(account: Account) -> Non
     before = rows(account)
     refused = ask(api, "0.26", agent="a")
     assert (refused.status, refused.code) == (402, "budget_exceeded")
-    assert [one["refused"] for one in refused.body["budgets"]] == [True, False]
+    assert [budget["refused"] for budget in refused.body["budgets"]] == [True, False]
     assert rows(account) == before
     with account.scope():
         decision = Decision.objects.get()
@@ -230,7 +231,7 @@ def test_leaving_out_a_dimension_escapes_nothing(account: Account) -> None:
     api = caller(account)
     assert ask(api, "0.6").status == 201
     assert ask(api, "0.6").code == "budget_exceeded"
-    assert [one.group_key for one in windows_of(account, budget)] == ['[""]']
+    assert [window.group_key for window in windows_of(account, budget)] == ['[""]']
 
 
 @pytest.mark.parametrize(
@@ -414,10 +415,10 @@ def test_the_cost_goes_to_the_windows_that_are_held_whatever_the_event_says(
     yesterday = (datetime.now(UTC) - timedelta(days=1)).isoformat()
     made_since = make_budget(account, per=["agent"], period="lifetime")
     settle(api, answer, "0.5", agent="b", model="m-2", time=yesterday)
-    assert [one.group_key for one in windows_of(account, budget)] == ['["a"]']
-    assert [one.group_key for one in windows_of(account, late)] == ['["m-1"]']
+    assert [window.group_key for window in windows_of(account, budget)] == ['["a"]']
+    assert [window.group_key for window in windows_of(account, late)] == ['["m-1"]']
     # A budget that the reservation knows nothing of goes by the event.
-    assert [one.group_key for one in windows_of(account, made_since)] == ['["b"]']
+    assert [window.group_key for window in windows_of(account, made_since)] == ['["b"]']
     assert balances(account, budget) == balances(account, late) == [(500, 0, 0)]
     # Nothing was held there, so what is booked may be beyond its limit.
     assert balances(account, made_since) == [(500, 0, 500)]
@@ -520,12 +521,14 @@ def test_a_budget_that_does_not_act_records_what_it_would_have_done(
     api = caller(account)
     answer = ask(api, "2")
     assert (answer.status, answer.body["decision"]) == (201, "allow")
-    assert [one["code"] for one in answer.body["warnings"]] == (["block"] if mode == "warn" else [])
+    assert [each["code"] for each in answer.body["warnings"]] == (
+        ["block"] if mode == "warn" else []
+    )
     assert balances(account, budget) == [(0, 2000, 0)]
     with account.scope():
         decision = Decision.objects.get()
     assert (decision.decision, str(decision.reservation_id)) == ("allow", answer.body["id"])
-    assert [one["mode"] for one in decision.reasons] == [mode]
+    assert [each["mode"] for each in decision.reasons] == [mode]
 
 
 def test_a_level_that_locks_out_halts_the_group_until_somebody_lifts_it(account: Account) -> None:
@@ -608,8 +611,8 @@ def test_a_level_that_holds_asks_the_database_once(
     assert ask(api, "2").status == 201
     # What was approved is used: the level asks anew.
     assert ask(api, "2").code == "approval_needed"
-    found = api.get(f"/v1/budgets/{budget.id}/raises").body["data"]
-    assert [row["status"] for row in found] == ["asked", "approved"]
+    result = api.get(f"/v1/budgets/{budget.id}/raises").body["data"]
+    assert [row["status"] for row in result] == ["asked", "approved"]
 
 
 def test_usage_that_reaches_a_lockout_halts_as_well(account: Account) -> None:
@@ -688,7 +691,9 @@ def test_a_level_that_holds_asks_a_person_once(account: Account) -> None:
     assert ask(api, "2").code == "approval_needed"
     assert ask(api, "2").code == "approval_needed"
     raises = api.get(f"/v1/budgets/{budget.id}/raises").body["data"]
-    assert [(one["status"], one["by"]["cost_usd"]) for one in raises] == [("asked", "2")]
+    assert [(increase["status"], increase["by"]["cost_usd"]) for increase in raises] == [
+        ("asked", "2")
+    ]
     path = f"/v1/budgets/{budget.id}/raises/{raises[0]['id']}/approve"
     assert api.post(path).status == 200
     assert ask(api, "2").status == 201
@@ -830,7 +835,7 @@ def test_another_tenant_sees_no_reservation(account: Account, stranger: Account)
     assert balances(account, budget) == [(0, 1000, 0)]
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("body", "status", "code"),
     [
         ({}, 400, "invalid_request"),

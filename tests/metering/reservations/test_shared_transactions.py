@@ -50,7 +50,7 @@ def met(account: Account, **budget: Any) -> Account:
     first = reserve(account)
     run_batch(account.tenant.id, [first])
     run_batch(account.tenant.id, [settle(account, first, id="first", cost_usd="1")])
-    assert [one.spent_nanos for one in windows_of(account, made)] == [NANOS]
+    assert [window.spent_nanos for window in windows_of(account, made)] == [NANOS]
     return account
 
 
@@ -70,7 +70,7 @@ def pair(account: Account, stranger: Account) -> tuple[Account, Account]:
 def test_tenants_share_two_round_trips_and_nothing_else(
     pair: tuple[Account, Account], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, other = pair
+    first, other = pair
     sent: list[None] = []
 
     def counted(raw: Any) -> Any:
@@ -79,19 +79,23 @@ def test_tenants_share_two_round_trips_and_nothing_else(
 
     monkeypatch.setattr("tenants.pipeline.send", counted)
     # In the other order than that of their ids.
-    asked = [reserve(other, "3"), reserve(one, "2"), reserve(one, "4")]
+    asked = [reserve(other, "3"), reserve(first, "2"), reserve(first, "4")]
     assert together(*asked) == set()
     assert len(sent) == 2
     assert [sums(account) for account in pair] == [[(NANOS, 6 * NANOS)], [(NANOS, 3 * NANOS)]]
-    for account, ids in ((one, {asked[1].id, asked[2].id}), (other, {asked[0].id})):
+    for account, ids in ((first, {asked[1].id, asked[2].id}), (other, {asked[0].id})):
         with account.scope():
             assert {each.id for each in Reservation.objects.filter(state=1)} == ids
 
-    settled = [settle(one, asked[1]), settle(other, asked[0], cost_usd="2.5"), reserve(one, "1")]
+    settled = [
+        settle(first, asked[1]),
+        settle(other, asked[0], cost_usd="2.5"),
+        reserve(first, "1"),
+    ]
     assert together(*settled) == set()
     assert len(sent) == 4
     assert [command.error for command in (*asked, *settled)] == [None] * 6
-    assert sums(one) == [(9 * NANOS // 4, 5 * NANOS)]
+    assert sums(first) == [(9 * NANOS // 4, 5 * NANOS)]
     assert sums(other) == [(7 * NANOS // 2, 0)]
     for account in pair:
         with account.scope():
@@ -99,12 +103,12 @@ def test_tenants_share_two_round_trips_and_nothing_else(
 
 
 def test_a_refusal_is_its_tenants_own(pair: tuple[Account, Account]) -> None:
-    one, other = pair
-    asked = [reserve(one, "9.5"), reserve(other, "9")]
+    first, other = pair
+    asked = [reserve(first, "9.5"), reserve(other, "9")]
     assert together(*asked) == set()
     assert [command.error and command.error.code for command in asked] == ["budget_exceeded", None]
     assert [sums(account) for account in pair] == [[(NANOS, 0)], [(NANOS, 9 * NANOS)]]
-    for account, count in ((one, 1), (other, 0)):
+    for account, count in ((first, 1), (other, 0)):
         with account.scope():
             assert Decision.objects.count() == count
 
@@ -164,15 +168,15 @@ def test_a_tenant_that_is_not_as_expected_keeps_no_other_from_its_answer(
     monkeypatch: pytest.MonkeyPatch,
     prepare: Callable[[Account, pytest.MonkeyPatch], Command],
 ) -> None:
-    one, other = pair
-    unfit, plain = prepare(one, monkeypatch), reserve(other)
-    before = sums(one)
+    first, other = pair
+    unfit, plain = prepare(first, monkeypatch), reserve(other)
+    before = sums(first)
 
-    assert together(unfit, plain) == {one.tenant.id}
+    assert together(unfit, plain) == {first.tenant.id}
     assert plain.answer is not None
-    assert (sums(one), sums(other)) == (before, [(NANOS, NANOS)])
+    assert (sums(first), sums(other)) == (before, [(NANOS, NANOS)])
 
-    run_batch(one.tenant.id, [unfit])
+    run_batch(first.tenant.id, [unfit])
     assert (unfit.answer is None) == (unfit.error is not None)
 
 
@@ -186,18 +190,18 @@ def test_what_is_not_known_of_a_tenant_is_read_by_its_own_transaction(
 
 
 def test_who_holds_one_tenants_rows_keeps_no_other_waiting(pair: tuple[Account, Account]) -> None:
-    one, other = pair
+    first, other = pair
     connection.ensure_connection()
     info = connection.connection.info
     with psycopg.connect(info.dsn, password=info.password) as holder:
-        holder.execute(f"SET LOCAL spendgate.tenant = '{one.tenant.id}'")
+        holder.execute(f"SET LOCAL spendgate.tenant = '{first.tenant.id}'")
         holder.execute("SELECT FROM budget_window FOR UPDATE")
-        asked = [reserve(one), reserve(other)]
-        assert together(*asked) == {one.tenant.id, other.tenant.id}
+        asked = [reserve(first), reserve(other)]
+        assert together(*asked) == {first.tenant.id, other.tenant.id}
         # The other's own transaction does not wait for the rows.
         run_batch(other.tenant.id, [asked[1]])
         assert asked[1].answer is not None
-    run_batch(one.tenant.id, [asked[0]])
+    run_batch(first.tenant.id, [asked[0]])
     assert [sums(account) for account in pair] == [[(NANOS, NANOS)]] * 2
 
 

@@ -104,10 +104,10 @@ def test_a_budget_counts_from_within_a_quarter_of_an_hour(is_later_first: bool) 
     ]
     book = BudgetIndex(tenant_id=1, version=1, rules=rules)
     moments = [NOON + timedelta(minutes=minutes) for minutes in (6, 7, 8)]
-    found = {
+    result = {
         at: [key.budget_id for key in book.windows_of(NO_VALUES, at)]
         for at in sorted(moments, reverse=is_later_first)
     }
-    assert [found[at] for at in moments] == [[1], [1, 2], [1, 2]]
+    assert [result[at] for at in moments] == [[1], [1, 2], [1, 2]]
     assert book.windows_of(NO_VALUES, moments[1]) is book.windows_of(NO_VALUES, moments[2])
     assert book.windows_of(NO_VALUES, NOON - timedelta(minutes=1)) == ()

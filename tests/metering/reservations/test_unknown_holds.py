@@ -28,14 +28,14 @@ def api(account: Account) -> Caller:
 
 
 def outcome(api: Caller, asked: Answer) -> tuple[str, Any]:
-    found = api.get(f"/v1/reservations/{asked.body['id']}").body
-    return found["status"], found["outcome"]
+    result = api.get(f"/v1/reservations/{asked.body['id']}").body
+    return result["status"], result["outcome"]
 
 
 def unknown(api: Caller, **dimensions: str) -> list[str | None]:
     """What balances say of calls of an unknown outcome, by budget."""
-    found = api.get("/v1/balances", **dimensions).body["budgets"]
-    return [one.get("unknown_usd") for one in found]
+    result = api.get("/v1/balances", **dimensions).body["budgets"]
+    return [each.get("unknown_usd") for each in result]
 
 
 def last_day(account: Account) -> UnknownQuestion:
@@ -68,8 +68,8 @@ def test_an_expired_hold_is_unknown_until_its_call_is_told(
     killed, other = ask(api, "1.5", agent="a"), ask(api, "0.25", agent="b")
     assert outcome(api, killed) == ("open", None)
     assert unknown(api, agent="a") == [None, None]
-    for one in (killed, other):
-        expire(account, one)
+    for each in (killed, other):
+        expire(account, each)
     if is_swept:
         expire_reservations()
     assert outcome(api, killed) == ("expired", "unknown")

@@ -88,14 +88,18 @@ def expected_rollups(account: Account) -> dict[tuple[Any, ...], tuple[int, ...]]
         ]
     sums: dict[tuple[Any, ...], tuple[int, ...]] = defaultdict(lambda: (0,) * len(MEASURES))
     for event in events:
-        for one in SETS:
-            key = (one.number, floor_seconds(event.time, one.grain_seconds), *values_of(event, one))
+        for each in SETS:
+            key = (
+                each.number,
+                floor_seconds(event.time, each.grain_seconds),
+                *values_of(event, each),
+            )
             sums[key] = tuple(map(sum, zip(sums[key], measures_of(event), strict=True)))
     return dict(sums)
 
 
-def values_of(event: UsageEvent, one: DimensionSet) -> tuple[str, str]:
-    values = [getattr(event, name) for name in one.dimensions]
+def values_of(event: UsageEvent, each: DimensionSet) -> tuple[str, str]:
+    values = [getattr(event, name) for name in each.dimensions]
     return tuple([*values, "", ""][:2])
 
 
@@ -126,7 +130,7 @@ def test_every_set_sums_to_the_events(account: Account) -> None:
     assert roll_everything_up(account) == 2
     expected = expected_rollups(account)
     assert stored_rollups(account) == expected
-    assert {key[0] for key in expected} == {one.number for one in SETS}
+    assert {key[0] for key in expected} == {each.number for each in SETS}
 
 
 def test_a_second_run_adds_nothing(account: Account) -> None:
@@ -152,7 +156,7 @@ def test_portions_of_a_claim_share_their_days_and_long_tails(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batches, "PORTION_EVENTS_MAX", 10)
-    monkeypatch.setattr(long_tail, "SETS", tuple(one._replace(values_max=3) for one in SETS))
+    monkeypatch.setattr(long_tail, "SETS", tuple(each._replace(values_max=3) for each in SETS))
     for seed in range(3):
         send(account, make_events(40, seed=seed))
     with account.scope():
@@ -401,7 +405,7 @@ def expected_histograms(account: Account) -> dict[int, int]:
 def test_new_values_beyond_the_limit_are_added_up_as_one(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = tuple(one._replace(values_max=3) for one in SETS)
+    small = tuple(each._replace(values_max=3) for each in SETS)
     monkeypatch.setattr(long_tail, "SETS", small)
     time = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
     first = [make_event(time=time, customer=f"c-{n}", cost_usd=f"{n}") for n in range(5)]
@@ -424,7 +428,7 @@ def test_new_values_beyond_the_limit_are_added_up_as_one(
 def test_a_large_value_that_comes_late_takes_the_place_of_a_small_one(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = tuple(one._replace(values_max=3) for one in SETS)
+    small = tuple(each._replace(values_max=3) for each in SETS)
     monkeypatch.setattr(long_tail, "SETS", small)
     at = floor_seconds(datetime.now(UTC) - timedelta(hours=2), 3600) + timedelta(minutes=35)
 
@@ -475,7 +479,7 @@ def test_a_large_value_that_comes_late_takes_the_place_of_a_small_one(
 def test_a_rollup_that_was_changed_by_hand_is_found(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = tuple(one._replace(values_max=2 if one.number == 24 else 1_000) for one in SETS)
+    small = tuple(each._replace(values_max=2 if each.number == 24 else 1_000) for each in SETS)
     monkeypatch.setattr(long_tail, "SETS", small)
     now = floor_seconds(datetime.now(UTC) - timedelta(hours=1), 900).isoformat()
     send(account, [make_event(time=now, agent=f"a-{n}", latency_ms=n) for n in range(5)])
@@ -522,7 +526,7 @@ def test_a_rollup_that_was_changed_by_hand_is_found(
 def test_a_folded_event_is_taken_away_from_the_long_tail(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = tuple(one._replace(values_max=1) for one in SETS)
+    small = tuple(each._replace(values_max=1) for each in SETS)
     monkeypatch.setattr(long_tail, "SETS", small)
     events = [make_event(agent=f"a-{n}", cost_usd=f"{n}") for n in range(3)]
     send(account, events)

@@ -104,8 +104,8 @@ def require_equal(account: Account, *, seed: int, questions: int = 25) -> None:
         group_by = tuple(names[1 : chance.randrange(1, 4)])
         dimension = chance.choice([name for name in ENTITIES if name not in group_by])
         wanted = plain_count(account, question, group_by, dimension)
-        found = combined_count(account, question, group_by, dimension)
-        assert found == wanted, (question, group_by, dimension)
+        result = combined_count(account, question, group_by, dimension)
+        assert result == wanted, (question, group_by, dimension)
 
 
 @pytest.fixture
@@ -191,11 +191,11 @@ def test_the_time_of_a_voided_call_is_not_believed_until_it_is_found_again(
     roll_up(account)
     with account.scope():
         row = UsageCombination.objects.get()
-        found = [
+        result = [
             (at - MIDNIGHT + timedelta(days=1)) // timedelta(hours=1)
             for at in (row.first_at, row.last_at)
         ]
-        assert (found, row.is_first_known, row.is_last_known) == ([5, 9], True, True)
+        assert (result, row.is_first_known, row.is_last_known) == ([5, 9], True, True)
     void(account, events[1])
     void(account, events[2])
     with account.scope():

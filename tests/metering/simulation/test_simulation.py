@@ -91,8 +91,8 @@ def replay(
     by: BudgetRule, calls: Iterable[Call], *, unpriced_policy: str = "allow", **options: Any
 ) -> BudgetReplay:
     replayed = BudgetReplay(by, configured(unpriced_policy=unpriced_policy), **options)
-    for one in calls:
-        replayed.ask(one)
+    for each in calls:
+        replayed.ask(each)
     return replayed
 
 
@@ -107,9 +107,9 @@ def outcome(by: BudgetRule, calls: Sequence[Call], **options: Any) -> list[bool]
     """Which of the calls would have been made."""
     replayed = replay(by, (), **options)
     made = []
-    for one in calls:
+    for each in calls:
         before = replayed.tally.refused_calls
-        replayed.ask(one)
+        replayed.ask(each)
         made.append(replayed.tally.refused_calls == before)
     return made
 
@@ -193,7 +193,9 @@ def test_groups_are_judged_apart_and_shown_by_what_they_save() -> None:
         *(call(3, agent="a", usd=9), call(4, agent="c"), call(5)),
     ]
     shown = answer(replay(rule(usd=3, per=["agent"]), calls))
-    assert [(one["group"], one["refused"], one["saved_usd"]) for one in shown["groups"]] == [
+    assert [
+        (group["group"], group["refused"], group["saved_usd"]) for group in shown["groups"]
+    ] == [
         ({"agent": "a"}, 1, "9"),
         ({"agent": "b"}, 1, "2"),
     ]
@@ -261,9 +263,9 @@ def test_a_downgrade_counts_and_saves_nothing_without_a_cheaper_model() -> None:
 
 
 def test_a_cheaper_model_saves_the_difference_and_leaves_room() -> None:
-    def halved(one: Call) -> Call:
-        amounts = one.amounts._replace(cost_nanos=one.amounts.cost_nanos // 2)
-        return one._replace(amounts=amounts, checked=amounts)
+    def halved(each: Call) -> Call:
+        amounts = each.amounts._replace(cost_nanos=each.amounts.cost_nanos // 2)
+        return each._replace(amounts=amounts, checked=amounts)
 
     by = rule(usd=10, levels=[(50, "downgrade"), (100, "block")])
     calls = [call(0, usd=5), call(1, usd=4), call(2, usd=6), call(3, usd=2)]
@@ -274,11 +276,11 @@ def test_a_cheaper_model_saves_the_difference_and_leaves_room() -> None:
 
 
 def test_a_cheaper_model_may_be_none_of_the_budgets_business() -> None:
-    def other(one: Call) -> Call:
-        changed = list(one.values)
+    def other(each: Call) -> Call:
+        changed = list(each.values)
         changed[POSITION["model"]] = "small"
-        amounts = one.amounts._replace(cost_nanos=NANOS)
-        return one._replace(values=tuple(changed), amounts=amounts, checked=amounts)
+        amounts = each.amounts._replace(cost_nanos=NANOS)
+        return each._replace(values=tuple(changed), amounts=amounts, checked=amounts)
 
     by = rule(usd=10, match={"model": "large"}, levels=[(50, "downgrade"), (100, "block")])
     calls = [call(minute, usd=5, model="large") for minute in range(4)]
@@ -381,12 +383,12 @@ def test_what_was_spent_before_counts_and_may_lock_out_at_once() -> None:
         at = NOON - timedelta(days=3)
         replayed.remember(Earlier(at, at, values(agent=agent), amounts))
     replayed.begin(NOON)
-    for one in (call(0, agent="a"), call(1, agent="a"), call(2, agent="b", usd=0)):
-        replayed.ask(one)
+    for each in (call(0, agent="a"), call(1, agent="a"), call(2, agent="b", usd=0)):
+        replayed.ask(each)
     tally = replayed.tally
     assert (tally.calls, tally.cost_nanos, tally.refused_calls) == (3, 2 * NANOS, 2)
     assert [level.crossed for level in replayed.level_outcomes()] == [2, 2]
-    lockouts = {one["group"]["agent"]: one["lockout_at"] for one in answer(replayed)["groups"]}
+    lockouts = {each["group"]["agent"]: each["lockout_at"] for each in answer(replayed)["groups"]}
     assert lockouts == {"a": "2026-11-18T12:00:00Z", "b": "2026-11-18T12:00:00Z"}
 
 
@@ -424,7 +426,7 @@ def periods(draw: st.DrawFn) -> list[Call]:
 def test_a_limit_of_at_least_what_was_spent_refuses_and_saves_nothing(
     calls: list[Call], period: str, is_rolling: bool, per: list[str], action: str
 ) -> None:
-    spent = sum(one.amounts.cost_nanos for one in calls)
+    spent = sum(each.amounts.cost_nanos for each in calls)
     # A lockout level is reached by what is spent, so its limit must be a little more.
     limit = spent + (1 if action == "lockout" else 0)
     by = rule(
@@ -445,11 +447,11 @@ def test_no_window_spends_more_than_its_limit(
     calls: list[Call], limit_usd: int, per: list[str]
 ) -> None:
     by = rule(usd=limit_usd, per=per)
-    made = [one for one, is_made in zip(calls, outcome(by, calls), strict=True) if is_made]
+    made = [each for each, is_made in zip(calls, outcome(by, calls), strict=True) if is_made]
     spent: dict[Any, int] = {}
-    for one in made:
-        key = (by.group(one.values), by.clock.span(one.at))
-        spent[key] = spent.get(key, 0) + one.amounts.cost_nanos
+    for each in made:
+        key = (by.group(each.values), by.clock.span(each.at))
+        spent[key] = spent.get(key, 0) + each.amounts.cost_nanos
     assert all(nanos <= limit_usd * NANOS for nanos in spent.values())
     shown = replay(by, calls).tally
     assert shown.cost_nanos - shown.saved_nanos == sum(spent.values())
@@ -461,8 +463,8 @@ def breaker(**fields: Any) -> BreakerRule:
 
 def watch(by: BreakerRule, calls: Iterable[Call]) -> BreakerReplay:
     replayed = BreakerReplay(by)
-    for one in calls:
-        replayed.ask(one)
+    for each in calls:
+        replayed.ask(each)
     return replayed
 
 

@@ -37,7 +37,7 @@ def test_batches_that_are_close_are_one_stretch() -> None:
 
 def test_very_many_batches_far_apart_are_a_bounded_number_of_stretches() -> None:
     gap = STRETCH_GAP_MAX + 1
-    ids = [place * gap for place in range(5_000)]
+    ids = [index * gap for index in range(5_000)]
     # The widest gap is not read across.
     ids += [ids[-1] + 100 * gap]
     ranges = ranges_of(ids)
@@ -65,7 +65,7 @@ def test_no_event_is_compared_with_more_than_its_own_stretch(
     with account.scope(), CaptureQueriesContext(connection) as queries:
         quarter_sums(tenant_id=tenant_id, starts_at=now - hour, ends_at=now + hour)
         costly_calls(tenant_id=tenant_id, received_from=now - hour, nanos_min=0, limit=9)
-    statements = [one["sql"] for one in queries if "usage_event" in one["sql"]]
+    statements = [query["sql"] for query in queries if "usage_event" in query["sql"]]
     assert len(statements) == 2
     for statement in statements:
         assert rows_thrown_away(account, statement) <= BATCHES

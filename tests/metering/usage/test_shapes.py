@@ -50,7 +50,7 @@ def test_every_recorded_call_gives_exactly_its_counts() -> None:
     with gzip.open(ALL_RECORDED, "rt") as lines:
         for line in lines:
             call = json.loads(line)
-            for usage in [call["final_usage"], *(one["usage"] for one in call["usages"])]:
+            for usage in [call["final_usage"], *(each["usage"] for each in call["usages"])]:
                 if usage is None:
                     # Bedrock's InvokeModel: these answers carry no usage object, only headers.
                     assert call["host"].startswith("bedrock-runtime.")

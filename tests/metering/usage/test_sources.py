@@ -95,8 +95,8 @@ def test_counts_add_up_over_flushes_and_keep_the_latest_detail_and_sample(
         ("app", otlp, 6, "unknown_usage", 2, "second", "{1}"),
     ]
     with account.scope():
-        found = SourceCount.objects.get(source="app", route=otlp)
-    assert timedelta() < found.last_at - found.first_at < timedelta(seconds=30)
+        source_count = SourceCount.objects.get(source="app", route=otlp)
+    assert timedelta() < source_count.last_at - source_count.first_at < timedelta(seconds=30)
 
 
 def test_a_tenant_has_at_most_200_sources_a_day(
@@ -242,14 +242,14 @@ def test_processes_that_write_at_once_count_everything(account: Account) -> None
     def work(number: int, recorder: SourceRecorder) -> None:
         try:
             for turn in range(10):
-                names = [f"{number}-{turn}-{place}" for place in range(10)]
+                names = [f"{number}-{turn}-{index}" for index in range(10)]
                 tallies = [accepted("shared"), *(accepted(name) for name in names)]
                 recorder.record(account.tenant.id, tallies)
                 recorder.flush()
         finally:
             connection.close()
 
-    threads = [threading.Thread(target=work, args=one) for one in enumerate(recorders)]
+    threads = [threading.Thread(target=work, args=each) for each in enumerate(recorders)]
     for thread in threads:
         thread.start()
     for thread in threads:

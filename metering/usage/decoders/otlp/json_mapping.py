@@ -18,11 +18,7 @@ import msgspec
 from common.errors import EventRejected, MalformedBody, TooManyEvents
 from common.expectations import must_be_object
 from common.json_bodies import require_utf8
-from metering.usage.decoders.json_items import (
-    Part,
-    without_deep_parts,
-    without_lone_surrogates,
-)
+from metering.usage.decoders.json_items import Part, without_deep_parts, without_lone_surrogates
 from metering.usage.decoders.native import EVENTS_MAX
 from metering.usage.decoders.otlp.parts import json_parts, require_few_parts
 from metering.usage.decoders.otlp.signals import Foreign

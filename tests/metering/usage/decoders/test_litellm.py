@@ -253,10 +253,10 @@ def test_a_header_names_the_agent() -> None:
 def test_the_three_log_formats_are_read() -> None:
     line = json.dumps(PAYLOAD).encode()
     wide = json.dumps(PAYLOAD, indent=2).encode()
-    one = decode_litellm(line, trusts_given_costs=False)
-    assert one == decode_litellm(wide, trusts_given_costs=False)
-    assert one == decode_litellm(b"[" + line + b"]", trusts_given_costs=False)
-    assert decode_litellm(line + b"\n" + line + b"\n", trusts_given_costs=False) == one * 2
+    each = decode_litellm(line, trusts_given_costs=False)
+    assert each == decode_litellm(wide, trusts_given_costs=False)
+    assert each == decode_litellm(b"[" + line + b"]", trusts_given_costs=False)
+    assert decode_litellm(line + b"\n" + line + b"\n", trusts_given_costs=False) == each * 2
     assert decode_litellm(b"[]", trusts_given_costs=False) == []
 
 

@@ -35,9 +35,9 @@ RUNS = {"litellm/ll-gen": (10, 6), "litellm/llp4": (7, 1)}
 def events(run: str) -> list[EventBody]:
     (path,) = (CAPTURED / run).glob("*.litellm.json*")
     body = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    found = decode_litellm(body, trusts_given_costs=False)
-    assert all(isinstance(item, EventBody) for item in found)
-    return [item for item in found if isinstance(item, EventBody)]
+    result = decode_litellm(body, trusts_given_costs=False)
+    assert all(isinstance(item, EventBody) for item in result)
+    return [item for item in result if isinstance(item, EventBody)]
 
 
 def served(run: str) -> list[JsonObject]:
@@ -82,9 +82,9 @@ def test_the_stream_whose_usage_nobody_asked_for_lacks_it() -> None:
 
 @needs_captured
 def test_the_proxys_callers_are_known_by_their_headers() -> None:
-    found = [event for event in events("litellm/llp4") if event.session == "hdr-sess"]
-    assert {event.agent for event in found} == {"hdr-agent"}
-    assert {event.trace for event in found} == {None}
+    result = [event for event in events("litellm/llp4") if event.session == "hdr-sess"]
+    assert {event.agent for event in result} == {"hdr-agent"}
+    assert {event.trace for event in result} == {None}
     assert {event.user for event in events("litellm/llp4")} == {None, "u-md"}
-    assert found[0].team == "sl-team"
-    assert found[0].tags == {"environment": "prod"}
+    assert result[0].team == "sl-team"
+    assert result[0].tags == {"environment": "prod"}

@@ -655,7 +655,7 @@ def _nested(*numbers: int, count: int) -> bytes:
     body = bytes([innermost << 3 | 2, 0]) * count
     for number in reversed(outer):
         # The length, seven bits a byte, as long as a length may be.
-        length = [len(body) >> 7 * place & 127 | 128 for place in range(4)]
+        length = [len(body) >> 7 * index & 127 | 128 for index in range(4)]
         body = bytes([number << 3 | 2, *length, 0]) + body
     return body
 
@@ -766,12 +766,12 @@ def test_any_attributes_are_events_or_refusals(spans: list[tuple[Attributes, int
 
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=60), st.integers(0, 300))
-def test_damaged_bodies_are_refused_or_read(noise: bytes, place: int) -> None:
+def test_damaged_bodies_are_refused_or_read(noise: bytes, position: int) -> None:
     for body, decode in (
         (export(CHAT).protobuf(), decode_otlp_protobuf),
         (export(CHAT).json(), decode_otlp_json),
     ):
-        damaged = body[:place] + noise + body[place + len(noise) :]
+        damaged = body[:position] + noise + body[position + len(noise) :]
         try:
             decode(damaged, trusts_given_costs=True)
         except MeteringError:

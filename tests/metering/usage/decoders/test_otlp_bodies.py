@@ -7,9 +7,7 @@ from typing import Any
 
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
-    ExportMetricsServiceRequest,
-)
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
 from common.errors import EventRejected, MalformedBody
@@ -41,7 +39,7 @@ def snake(made: Export) -> bytes:
         if not isinstance(value, dict):
             return value
         return {
-            re.sub("[A-Z]", lambda found: "_" + found[0].lower(), key): renamed(inner)
+            re.sub("[A-Z]", lambda result: "_" + result[0].lower(), key): renamed(inner)
             for key, inner in value.items()
         }
 
@@ -62,9 +60,9 @@ def fill_deeply(holder: AnyValue, levels: int) -> None:
 
 
 def spans_of(items: list[Span | EventRejected]) -> list[Span]:
-    found = [item for item in items if isinstance(item, Span)]
-    assert len(found) == len(items)
-    return found
+    result = [item for item in items if isinstance(item, Span)]
+    assert len(result) == len(items)
+    return result
 
 
 @BOTH
@@ -85,8 +83,8 @@ def test_every_spelling_of_an_export_reads_alike(read: Read) -> None:
 def test_structured_messages_of_ordinary_depth_are_read(read: Read, levels: int) -> None:
     made = Export()
     made.add(CHAT | {"gen_ai.output.messages": nest(levels)})
-    (found,) = spans_of(read(made))
-    assert found.attributes["gen_ai.output.messages"] == nest(levels)
+    (result,) = spans_of(read(made))
+    assert result.attributes["gen_ai.output.messages"] == nest(levels)
 
 
 @pytest.mark.parametrize("levels", [45, 80, 400])
@@ -119,16 +117,16 @@ def test_a_resource_that_nests_too_deeply_loses_that_attribute_alone() -> None:
     made = Export(service__name="api")
     fill_deeply(made.request.resource_spans[0].resource.attributes.add(key="deep").value, 200)
     made.add(CHAT)
-    (found,) = spans_of(protobuf.read_protobuf(made.protobuf()))
-    assert found.resource == {"service.name": "api"}
+    (result,) = spans_of(protobuf.read_protobuf(made.protobuf()))
+    assert result.resource == {"service.name": "api"}
 
 
 @BOTH
 def test_prompts_are_not_kept(read: Read) -> None:
     made = Export()
     made.add(CHAT | {"gen_ai.input.messages": "long", "llm.tools.0.tool.json_schema": "{}"})
-    (found,) = spans_of(read(made))
-    assert found.attributes == CHAT
+    (result,) = spans_of(read(made))
+    assert result.attributes == CHAT
 
 
 def test_a_span_that_is_no_message_is_rejected_alone() -> None:
@@ -226,9 +224,9 @@ def test_another_signal_in_protobuf_is_known_and_holds_no_span(body: bytes, addr
 def test_logs_in_json_are_known_and_hold_no_span(key: str) -> None:
     service = [{"key": "service.name", "value": {"stringValue": "claude-code"}}]
     body = json.dumps({key: [{"resource": {"attributes": service}, "scopeLogs": []}]}).encode()
-    found = json_mapping.foreign_export(body)
-    assert found is not None
-    assert found.passed_over() == PassedOver("otlp:claude-code", "logs_at_traces")
+    result = json_mapping.foreign_export(body)
+    assert result is not None
+    assert result.passed_over() == PassedOver("otlp:claude-code", "logs_at_traces")
     assert json_mapping.read_json(body) == []
     foreign = json_mapping.foreign_export(body)
     assert foreign is not None
@@ -268,12 +266,12 @@ def test_text_that_was_cut_through_a_character_costs_no_span() -> None:
     made = Export()
     made.add(CHAT | {"spendgate.agent": "HERE"})
     body = made.json().replace(b"HERE", b"a \\ud83d \\\\ud83d \\uD83D\\uDE00")
-    (found,) = spans_of(json_mapping.read_json(body))
-    assert found.attributes["spendgate.agent"] == "a \ufffd \\ud83d \U0001f600"
+    (result,) = spans_of(json_mapping.read_json(body))
+    assert result.attributes["spendgate.agent"] == "a \ufffd \\ud83d \U0001f600"
 
 
 def test_a_resource_with_a_value_that_cannot_be_read_costs_no_span() -> None:
     made = Export(service__name="api", size=1.5)
     made.add(CHAT)
-    (found,) = spans_of(json_mapping.read_json(made.json().replace(b"1.5", b"1e999")))
-    assert found.resource == {"service.name": "api"}
+    (result,) = spans_of(json_mapping.read_json(made.json().replace(b"1.5", b"1e999")))
+    assert result.resource == {"service.name": "api"}

@@ -72,21 +72,21 @@ def test_each_span_tells_what_the_provider_counted(run: str) -> None:
     for span in spans(run):
         if kind_of(span.attributes, span.name) not in ("llm", "embedding"):
             continue
-        facts = call_fields(span)
-        call = served.get(str(facts["response_id"]))
-        counted = count_tokens(span.attributes, str(facts["provider"]))
+        fields = call_fields(span)
+        call = served.get(str(fields["response_id"]))
+        counted = count_tokens(span.attributes, str(fields["provider"]))
         if call is None or counted is None:
             continue
         untold = UNTOLD.get((run, span.scope), set())
-        if facts["is_estimate"]:
+        if fields["is_estimate"]:
             broken_off += 1
             untold = untold | {"output"}
         told = {key: getattr(counted.tokens, field) for key, field in FIELDS.items()}
         assert told == {key: call.get(key, 0) for key in FIELDS} | {
             key: told[key] for key in untold
         }
-        if facts["request_id"] is not None:
-            assert facts["request_id"] == call["request_id"]
+        if fields["request_id"] is not None:
+            assert fields["request_id"] == call["request_id"]
         compared += 1
     assert (compared, broken_off) == RUNS[run]
 
@@ -97,11 +97,11 @@ def test_claude_code_names_the_request_and_not_the_answer() -> None:
     served = {call["request_id"]: call for call in meta["truth"]}
     calls = [span for span in spans("claude-code/cc-tool") if "ttft_ms" in span.attributes]
     for span in calls:
-        facts = call_fields(span)
+        fields = call_fields(span)
         counted = count_tokens(span.attributes, "anthropic")
         assert counted is not None
-        call = served[str(facts["request_id"])]
-        assert facts["response_id"] is None
+        call = served[str(fields["request_id"])]
+        assert fields["response_id"] is None
         assert counted.tokens.output_tokens == call["output"]
         assert counted.tokens.cache_write_tokens == call["cw"]
     assert len(calls) == 2
@@ -109,8 +109,8 @@ def test_claude_code_names_the_request_and_not_the_answer() -> None:
 
 @needs_captured
 def test_codex_tells_usage_and_model_in_two_spans() -> None:
-    found = {span.name: span for span in spans("codex/cx-small-answered-200") if span.attributes}
-    turn = found["session_task.turn"]
+    result = {span.name: span for span in spans("codex/cx-small-answered-200") if span.attributes}
+    turn = result["session_task.turn"]
     assert (kind_of(turn.attributes, turn.name), call_fields(turn)["model"]) == (
         "around",
         "gpt-5.5",

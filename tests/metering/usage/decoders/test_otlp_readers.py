@@ -13,12 +13,7 @@ from metering.usage.decoders.otlp.span_fields import (
     sample_of,
     tool_fields,
 )
-from metering.usage.decoders.otlp.span_kinds import (
-    has_model,
-    has_usage,
-    is_of_interest,
-    kind_of,
-)
+from metering.usage.decoders.otlp.span_kinds import has_model, has_usage, is_of_interest, kind_of
 from metering.usage.decoders.otlp.spans import STATUS_ERROR, Span
 from metering.usage.decoders.otlp.token_counts import Counted, count_tokens
 from metering.usage.shapes import Tokens, normalise_usage
@@ -54,9 +49,9 @@ def dimensions(attributes: Attributes, kind: Kind = "llm") -> dict[str, str]:
 
 
 def counted(attributes: Attributes, provider: str | None = "anthropic") -> Counted:
-    found = count_tokens(attributes, provider)
-    assert found is not None
-    return found
+    result = count_tokens(attributes, provider)
+    assert result is not None
+    return result
 
 
 def is_estimate(attributes: Attributes, scope: str = "test") -> bool:
@@ -102,11 +97,11 @@ ANTHROPIC: JsonObject = {
     ],
 )
 def test_langchains_quoted_answer_gives_the_providers_own_words(attributes: Attributes) -> None:
-    facts = call_fields(span(attributes))
-    assert (facts["response_id"], facts["model"]) == ("msg_01NH", "claude-sonnet-4-5-20250929")
-    found = counted(attributes)
-    assert found.tokens == Tokens(12971, 193, 0, 12963, 63, web_searches=2)
-    assert found.fields() == {"usage": ANTHROPIC["usage"]}
+    fields = call_fields(span(attributes))
+    assert (fields["response_id"], fields["model"]) == ("msg_01NH", "claude-sonnet-4-5-20250929")
+    result = counted(attributes)
+    assert result.tokens == Tokens(12971, 193, 0, 12963, 63, web_searches=2)
+    assert result.fields() == {"usage": ANTHROPIC["usage"]}
 
 
 def test_langchains_own_reading_of_the_counts_is_read_with_its_parts() -> None:
@@ -219,26 +214,26 @@ SEARCH = {"type": "server_tool_use", "name": "web_search", "id": "srvtoolu_01"}
     ],
 )
 def test_web_searches_are_read_in_every_dialect(attributes: Attributes) -> None:
-    found = counted(chat(100, 10) | attributes)
-    assert found.tokens == Tokens(100, 10, web_searches=1)
-    assert found.fields() == {"input_tokens": 100, "output_tokens": 10, "web_searches": 1}
+    result = counted(chat(100, 10) | attributes)
+    assert result.tokens == Tokens(100, 10, web_searches=1)
+    assert result.fields() == {"input_tokens": 100, "output_tokens": 10, "web_searches": 1}
 
 
 def test_searches_stand_beside_a_usage_object_that_cannot_tell_them() -> None:
     raw = {"input_tokens": 100, "output_tokens": 10}
-    found = counted({"gen_ai.usage.raw": json.dumps(raw), "gen_ai.usage.web_searches": 2})
-    assert found.fields() == {"usage": raw, "web_searches": 2}
+    result = counted({"gen_ai.usage.raw": json.dumps(raw), "gen_ai.usage.web_searches": 2})
+    assert result.fields() == {"usage": raw, "web_searches": 2}
 
 
 def test_a_compaction_that_the_sdk_tells_comes_on_top() -> None:
-    found = counted(
+    result = counted(
         chat(3000, 100)
         | {
             "anthropic.usage.compaction.input_tokens": 150_000,
             "anthropic.usage.compaction.output_tokens": 2500,
         }
     )
-    assert (found.tokens, found.beside) == (Tokens(153_000, 2600), (150_000, 2500))
+    assert (result.tokens, result.beside) == (Tokens(153_000, 2600), (150_000, 2500))
 
 
 @pytest.mark.parametrize(
@@ -418,8 +413,8 @@ def test_what_frameworks_put_among_the_properties_is_no_tag() -> None:
 def test_the_id_of_a_request_is_told_from_that_of_an_answer(
     attributes: Attributes, response: str | None, request_id: str | None
 ) -> None:
-    facts = call_fields(span(without_id() | attributes))
-    assert (facts["response_id"], facts["request_id"]) == (response, request_id)
+    fields = call_fields(span(without_id() | attributes))
+    assert (fields["response_id"], fields["request_id"]) == (response, request_id)
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def test_each_call_has_the_providers_tokens_once(
     assert len(events) == 80
     untold = 0
     for (_, response), event in events.items():
-        found, true = tokens(event), calls[response]
+        result, true = tokens(event), calls[response]
         if dialect == "openllmetry" and event.provider == "openai" and true.cache_write_tokens:
             true = msgspec.structs.replace(true, cache_write_tokens=0)
             untold += 1
@@ -103,7 +103,7 @@ def test_each_call_has_the_providers_tokens_once(
                 continue  # no instrumentation tells audio but in the provider's own object
             if name == "web_searches" and event.usage is None:
                 continue
-            assert getattr(found, name) == getattr(true, name), (response, name)
+            assert getattr(result, name) == getattr(true, name), (response, name)
     assert untold == (UNTOLD_WRITES if dialect == "openllmetry" else 0)
 
 
