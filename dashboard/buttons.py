@@ -1,11 +1,13 @@
 """Buttons that act: a POST by who may, a sentence for the person, and back to where they were."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from typing import Any, Final
 
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
+from django.db import connection, transaction
 from django.http import HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
@@ -39,7 +41,9 @@ def button_of(page: str, *, may: Callable[[PageRequest], bool]) -> Callable[...,
                     messages.error(request, OTHER_TENANT.format(request.tenant))
                     return HttpResponseRedirect(reverse(f"dashboard:{page}"))
                 try:
-                    messages.success(request, view(request, *args, **kwargs))
+                    with _undone_if_refused():
+                        said = view(request, *args, **kwargs)
+                    messages.success(request, said)
                 except MeteringError as error:
                     messages.error(request, error.detail)
             return HttpResponseRedirect(_back(request) or reverse(f"dashboard:{page}"))
@@ -47,6 +51,13 @@ def button_of(page: str, *, may: Callable[[PageRequest], bool]) -> Callable[...,
         return require_http_methods(["GET", "HEAD", "POST"])(member_page(act))
 
     return decorate
+
+
+def _undone_if_refused() -> AbstractContextManager[None]:
+    """What was written before a refusal goes with it. A view that is outside of the tenant's
+    transaction has transactions of its own.
+    """
+    return transaction.atomic() if connection.in_atomic_block else nullcontext()
 
 
 def _back(request: PageRequest) -> str | None:

@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import Final
 
 from django import forms
-from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, render
@@ -219,10 +218,9 @@ def approve(request: PageRequest, raise_id: int) -> str:
     """Put a raise in force until its end, and lift the lockouts that were ticked with it."""
     increase, note = _find(request, raise_id), _note(request)
     actor = actor_of(request)
-    with transaction.atomic():
-        approved = approve_increase(limit_increase=increase, actor=actor, note=note)
-        for lockout in _lockouts(increase, request.POST.getlist("lift")):
-            lift_halt(halt=lockout, actor=actor)
+    approved = approve_increase(limit_increase=increase, actor=actor, note=note)
+    for lockout in _lockouts(increase, request.POST.getlist("lift")):
+        lift_halt(halt=lockout, actor=actor)
     return describe_approval(approved)
 
 

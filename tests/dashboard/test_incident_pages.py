@@ -88,6 +88,7 @@ def test_the_worst_that_waits_comes_first_and_is_the_headline(
 def test_those_of_one_severity_come_by_money_and_unknown_amounts_last(
     account: Account, owner: Client
 ) -> None:
+    send(account, [make_event(cost_usd="1")])
     for name, nanos in (("Five", 5 * NANOS), ("One", NANOS), ("Unknown", None)):
         make_incident(account, name, title=f"{name} of them", excess_nanos=nanos)
     for path in ("/incidents", "/"):

@@ -13,11 +13,12 @@ from django.utils import timezone
 
 from alerts.models import AlertSettings, Channel, MaintenanceWindow
 from alerts.settings import create_maintenance_window
+from common.errors import Conflict
 from dashboard.settings.changes import changes_of, label_of, value_of
 from metering.configuration.prices import Validity, add_price, add_tool_price
 from metering.models import TenantPrice, ToolPrice, UsageEvent
 from tenants.keys import create_api_key, find_key_holder
-from tenants.models import ApiKey, AuditEntry, Tenant
+from tenants.models import ApiKey, AuditEntry, Team, Tenant
 from tenants.people import create_team
 from tenants.roles import ROLES_THAT_GRANT, SCOPES_BY_ROLE, Role, Scope
 from tests.alerts.scene import make_channel
@@ -171,6 +172,20 @@ def test_a_price_is_previewed_then_saved_and_prices_what_had_none(
         assert TenantPrice.objects.count() == 1
         costs = set(UsageEvent.objects.values_list("cost_nanos", flat=True))
     assert costs == {1000 * 3000 + 100 * 15000}
+
+
+def test_what_a_button_wrote_before_it_was_refused_is_undone(
+    account: Account, owner: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_and_refuse(**asked: object) -> None:
+        create_team(tenant=account.tenant, name="left behind", actor="tests")
+        raise Conflict("It cannot end.")
+
+    monkeypatch.setattr("dashboard.settings.prices.end_price", write_and_refuse)
+    path = f"/settings/prices/model/{make_price(account).id}/end"
+    assert "It cannot end." in owner.post(path, follow=True).content.decode()
+    with account.scope():
+        assert not Team.objects.exists()
 
 
 def test_a_rate_a_thousand_times_off_is_doubted(account: Account, owner: Client) -> None:
