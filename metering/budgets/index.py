@@ -99,10 +99,10 @@ def _windows_in(
     shape: _Shape, relevant: Values | str, values: Values, at: datetime, quantum: int
 ) -> tuple[WindowKey, ...]:
     """Return the windows of a shape's budgets; `relevant` is what they look at."""
-    place = (shape, relevant)
-    groups = _GROUPS.get(place)
+    key = (shape, relevant)
+    groups = _GROUPS.get(key)
     if groups is None:
-        groups = _GROUPS.keep(place, shape.groups(values))
+        groups = _GROUPS.keep(key, shape.groups(values))
     return groups.windows_at(at, quantum)
 
 

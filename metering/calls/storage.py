@@ -57,9 +57,8 @@ def store_events(
 ) -> Stored:
     """Store the new events with their keys and their batch's row; merge reports of known calls.
 
-    The caller posts what that adds to windows, in this transaction. Where `are_new` says that no
-    call was reported before, their keys are not looked up first: raises KnownBefore if one was, and
-    the transaction has to end.
+    The caller posts what that adds to windows, in this transaction. Where all reports `are_new`
+    their keys are not looked up first: raises KnownBefore, which ends the transaction, if one is.
     """
     tenant_id = configuration.tenant_id
     reports = BatchReports(jobs)
