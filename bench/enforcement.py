@@ -116,6 +116,7 @@ class Load:
         tenants = [Requests(headers_of(key)) for key in keys]
         self._tenants = iter(tenants) if is_once else itertools.cycle(tenants)
         self._agents = agents
+        self._seed = seed
         self._pick = random.Random(seed)
         self._from = self._until = 0.0
 
@@ -123,7 +124,7 @@ class Load:
         """Let the clients work."""
         self._from = time.perf_counter() + warm_up
         self._until = self._from + measured
-        converse(port, [self._converse(f"c{number}") for number in range(clients)])
+        converse(port, [self._converse(f"{self._seed}-{number}") for number in range(clients)])
 
     def _converse(self, client: str) -> Conversation:
         count = 0

@@ -1,17 +1,18 @@
 """Which windows a usage event counts in: a tenant's budgets, indexed by the dimensions they use."""
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import copy
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import chain, count
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 from common.bounded_memory import BoundedMemory
 from metering.budgets.rules import BudgetRule, reaches_a_level
 from metering.core.amounts import Amounts
-from metering.core.match import Values, group_getter
-from metering.core.periods import QUANTUM_SECONDS
+from metering.core.match import Values
+from metering.core.periods import EPOCH, QUANTUM_SECONDS, floor_seconds
 
 # What a process remembers for all tenants, at about 0.4 KB each: groups, each with its windows of a
 # few quarters of an hour, and the ids of windows. A transaction knows all that it asks for.
@@ -19,6 +20,12 @@ KNOWN_GROUPS_MAX: Final = 50_000
 KNOWN_WINDOWS_MAX: Final = 200_000
 # After this many windows of a group, they are looked up again.
 WINDOWS_OF_GROUP_MAX: Final = 100
+
+
+_QUARTER: Final = timedelta(seconds=QUANTUM_SECONDS)
+WindowsOf = Callable[[Values, datetime], "tuple[WindowKey, ...]"]
+# The windows of a shape's budgets in a quarter of an hour, by what the shape looks at.
+_Known = dict[Values | str, "tuple[WindowKey, ...]"]
 
 
 class WindowKey(NamedTuple):
@@ -71,7 +78,7 @@ class _Shape:
 
     def __init__(self, places: Sequence[int], rules: Sequence[BudgetRule]) -> None:
         self.rules = rules
-        self.relevant = group_getter(list(places))
+        self.relevant = _relevant_getter(places)
 
     def groups(self, values: Values) -> _Groups:
         """Return the group of each of the budgets that match these values."""
@@ -79,13 +86,31 @@ class _Shape:
         return _Groups([(rule, group) for rule, group in groups if group is not None])
 
 
-_GROUPS: Final = BoundedMemory[tuple[_Shape, Values], _Groups](KNOWN_GROUPS_MAX)
+_GROUPS: Final = BoundedMemory[tuple[_Shape, Values | str], _Groups](KNOWN_GROUPS_MAX)
 # The committed windows that a process knows of, by the version of their tenant's configuration:
 # code that removes a window that may be used again makes a new one.
 _WINDOW_IDS: Final = BoundedMemory[tuple[int, WindowKey], int](KNOWN_WINDOWS_MAX)
 
 
 _SERIALS: Final = count()
+
+
+def _windows_in(
+    shape: _Shape, relevant: Values | str, values: Values, at: datetime, quantum: int
+) -> tuple[WindowKey, ...]:
+    """Return the windows of a shape's budgets; `relevant` is what they look at."""
+    key = (shape, relevant)
+    groups = _GROUPS.get(key)
+    if groups is None:
+        groups = _GROUPS.keep(key, shape.groups(values))
+    return groups.windows_at(at, quantum)
+
+
+def _relevant_getter(places: Sequence[int]) -> Callable[[Values], Values | str]:
+    """Return what gets the values at these places; a single one by itself, as a text knows its
+    hash.
+    """
+    return itemgetter(*places) if places else lambda values: ""
 
 
 def forget_windows() -> None:
@@ -116,6 +141,9 @@ class BudgetIndex:
         plain = [rule for rule in self.rules.values() if not rule.is_per_request]
         self.request_rules = [rule for rule in self.rules.values() if rule.is_per_request]
         self._shapes = [_Shape(places, rules) for places, rules in _rules_by_places(plain)]
+        self._is_aligned = all(rule.clock.is_aligned for rule in plain)
+        # From when on all of them count.
+        self._counts_from = max((rule.counts_from for rule in plain), default=EPOCH)
 
     def windows_of(self, values: Values, at: datetime) -> tuple[WindowKey, ...]:
         """The windows in which an event with these values at this time counts.
@@ -125,14 +153,43 @@ class BudgetIndex:
         window.
         """
         quantum = int(at.timestamp()) // QUANTUM_SECONDS
-        windows: list[tuple[WindowKey, ...]] = []
-        for shape in self._shapes:
-            key = (shape, shape.relevant(values))
-            groups = _GROUPS.get(key)
-            if groups is None:
-                groups = _GROUPS.keep(key, shape.groups(values))
-            windows.append(groups.windows_at(at, quantum))
+        windows = [
+            _windows_in(shape, shape.relevant(values), values, at, quantum)
+            for shape in self._shapes
+        ]
         return windows[0] if len(windows) == 1 else tuple(chain.from_iterable(windows))
+
+    def finder(self) -> WindowsOf:
+        """Return `windows_of` for the events of one body: what is looked up for one of them is
+        there for the others of its quarter of an hour.
+        """
+        if not self._is_aligned:
+            return self.windows_of
+        quarters: dict[datetime, list[tuple[_Shape, _Known]]] = {}
+        by_shape: list[tuple[_Shape, _Known]] = []
+        starts_at = ends_at = EPOCH
+
+        def windows_of(values: Values, at: datetime) -> tuple[WindowKey, ...]:
+            nonlocal by_shape, starts_at, ends_at
+            if not starts_at <= at < ends_at:
+                if at < self._counts_from:
+                    return self.windows_of(values, at)
+                quarter = floor_seconds(at, QUANTUM_SECONDS)
+                starts_at, ends_at = max(quarter, self._counts_from), quarter + _QUARTER
+                if quarter not in quarters:
+                    quarters[quarter] = [(shape, {}) for shape in self._shapes]
+                by_shape = quarters[quarter]
+            keys: tuple[WindowKey, ...] = ()
+            for shape, known in by_shape:
+                relevant = shape.relevant(values)
+                if (windows := known.get(relevant)) is None:
+                    quantum = int(at.timestamp()) // QUANTUM_SECONDS
+                    windows = _windows_in(shape, relevant, values, at, quantum)
+                    known[relevant] = windows
+                keys += windows
+            return keys
+
+        return windows_of
 
     def request_windows_of(
         self, values: Values, request: str, at: datetime, amounts: Amounts

@@ -27,29 +27,38 @@ def sums_by_posting(book: BudgetIndex, events: Iterable[PreparedEvent]) -> dict[
     rolling = {rule.id for rule in rules.values() if rule.is_rolling}
     # First by those that count in the same windows, and leave rolling ones at the same time. They
     # have one tuple of keys, which is told apart by identity.
-    alike: dict[tuple[int, datetime | None], tuple[PreparedEvent, Amounts]] = {}
+    alike: dict[object, tuple[PreparedEvent, Amounts]] = {}
     for event in events:
-        group = (id(event.windows), event.at if rolling else None)
+        group = (id(event.windows), event.at) if rolling else id(event.windows)
         known = alike.get(group)
         amounts = event.amounts if known is None else add_amounts(known[1], event.amounts)
         alike[group] = event, amounts
-    # Then by window. Added up in place: of most bodies, this runs once for every event and budget.
-    sums: dict[tuple[WindowKey, datetime | None], list[int]] = {}
-    for event, (cost_nanos, tokens, requests, tool_calls) in alike.values():
+    # Then by key, which events of one body share as well. Added up in place: of most bodies, this
+    # runs once for every event and budget.
+    by_key: dict[object, tuple[WindowKey, datetime | None, list[int]]] = {}
+    for event, amounts in alike.values():
+        cost_nanos, tokens, requests, tool_calls = amounts
         for key in event.windows:
-            where = (key, rules[key[0]].grain_at(event.at) if key[0] in rolling else None)
-            sum_ = sums.get(where)
-            if sum_ is None:
-                sums[where] = [cost_nanos, tokens, requests, tool_calls]
+            identity: object = id(key)
+            grain_at = None
+            if rolling and key[0] in rolling:
+                grain_at = rules[key[0]].grain_at(event.at)
+                identity = (identity, grain_at)
+            entry = by_key.get(identity)
+            if entry is None:
+                by_key[identity] = key, grain_at, [*amounts]
             else:
+                sum_ = entry[2]
                 sum_[0] += cost_nanos
                 sum_[1] += tokens
                 sum_[2] += requests
                 sum_[3] += tool_calls
     window_ids = book.window_ids
-    return {
-        Posting(window_ids[key], grain_at): Amounts(*sum_) for (key, grain_at), sum_ in sums.items()
-    }
+    sums: dict[Posting, Amounts] = {}
+    for key, grain_at, sum_ in by_key.values():
+        # Bodies may have keys of their own for the same window.
+        _add(sums, Posting(window_ids[key], grain_at), Amounts(*sum_))
+    return sums
 
 
 class Change(NamedTuple):

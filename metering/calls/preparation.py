@@ -11,6 +11,8 @@ from common.errors import EventRejected, RejectEvent
 from common.money import nanos_from_usd
 from metering.calls.inheritance import (
     FLAT_FIELDS,
+    NO_COUNTS,
+    flat_counts,
     has_tokens,
     inherit,
     is_reservation_id,
@@ -70,6 +72,7 @@ def prepare_events(
     of the time that doing everything to one after the other takes (docs/decisions/0026).
     """
     max_age: timedelta = settings.EVENT_MAX_AGE
+    find_windows = configuration.budgets.finder()
     drafts = [_Draft(report) for report in reports]
 
     def read(draft: _Draft) -> None:
@@ -87,7 +90,7 @@ def prepare_events(
         )
 
     def judge(draft: _Draft) -> None:
-        draft.event.judge(configuration)
+        draft.event.judge(configuration, find_windows)
         if draft.event.held is not None:
             draft.event.note_saving(configuration)
 
@@ -164,6 +167,8 @@ def _tokens_as_sent(body: EventBody) -> Tokens:
     if body.web_searches and not tokens.web_searches:
         # Most usage objects cannot tell searches, which are billed beside the tokens.
         tokens = msgspec.structs.replace(tokens, web_searches=body.web_searches)
+    if body.web_searches is None and flat_counts(body) == NO_COUNTS:
+        return tokens
     for name in (*FLAT_FIELDS, "web_searches"):
         flat = getattr(body, name)
         if flat is not None and flat != getattr(tokens, name):

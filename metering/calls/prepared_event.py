@@ -10,7 +10,7 @@ import msgspec
 
 from common.errors import RejectEvent
 from common.money import NANOS_PER_USD, nanos_from_usd
-from metering.budgets.index import WindowKey
+from metering.budgets.index import WindowKey, WindowsOf
 from metering.calls.inheritance import implied_operation, inherit
 from metering.core.amounts import NOTHING, Amounts
 from metering.core.match import POSITION, Values
@@ -25,7 +25,6 @@ from metering.usage.columns import (
     key_values,
     objects,
     plain_values,
-    rare_counts,
     texts,
 )
 from metering.usage.decoders.native import EventBody
@@ -181,8 +180,10 @@ class PreparedEvent:
         """Return what breakers look at."""
         return ReportedCall(self.values, self.at, self.amounts, self.body.reservation)
 
-    def judge(self, configuration: Configuration) -> None:
-        """Rate the event and find its windows, by one version of the configuration."""
+    def judge(self, configuration: Configuration, find_windows: WindowsOf | None = None) -> None:
+        """Rate the event and find its windows, by one version of the configuration. What finds them
+        may be shared with other events.
+        """
         body = self.body
         if body.cost_usd is not None:
             self.cost_nanos = nanos_from_usd(body.cost_usd)
@@ -200,7 +201,7 @@ class PreparedEvent:
             1 if is_tool else 0,
         )
         book = configuration.budgets
-        self.windows = book.windows_of(self.values, self.at)
+        self.windows = (find_windows or book.windows_of)(self.values, self.at)
         if self.held is not None:
             self.windows = self.held.windows_with(self.windows, book)
         if book.request_rules:
@@ -257,12 +258,7 @@ class PreparedEvent:
 
     def write_line(self, *, tenant_id: int) -> None:
         """Write the part of the COPY line that neither a new rating nor a new id changes."""
-        plain = (
-            tenant_id,
-            *plain_values(self),
-            *[count or None for count in rare_counts(self)],
-            *key_values(self),
-        )
+        plain = (tenant_id, *plain_values(self), *key_values(self))
         # The JSON of numbers, times and hashes is COPY text but for these marks.
         numbers = encode(plain)[1:-1].translate(_TABS, b'"').replace(b"null", b"\\N").decode()
         words = [
@@ -270,7 +266,10 @@ class PreparedEvent:
             *texts(self),
             *[encode(value).decode() if value else None for value in objects(self)],
         ]
-        special = _SPECIAL.search("".join(filter(None, words)))
+        text = "".join(filter(None, words))
+        # What is printable is no control character, and that is found out much faster.
+        is_plain = text.isprintable() and "\\" not in text
+        special = None if is_plain else _SPECIAL.search(text)
         if special is None:
             written = "\t".join([NULL if word is None else word for word in words])
         elif special[0] == "\x00":
@@ -286,7 +285,6 @@ class PreparedEvent:
         values = (
             *(event_id, self.cost_nanos, self.price_id, self.cost_source.value, tenant_id),
             *plain_values(self),
-            *[count or None for count in rare_counts(self)],
             *dimension_values(self.values),
             *texts(self),
             *[value or None for value in objects(self)],

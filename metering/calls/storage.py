@@ -11,10 +11,12 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
-from django.db import connection
+from django.db import IntegrityError, connection
+from psycopg.errors import UniqueViolation
 
+from common.errors import without_frames
 from metering.calls.ingest_job import BatchReports, IngestJob
-from metering.calls.merge_transaction import NOTHING_MERGED, MergeTransaction
+from metering.calls.merge_transaction import NOTHING_MERGED, MergeResult, MergeTransaction
 from metering.calls.movements import movements
 from metering.calls.prepared_event import PreparedEvent
 from metering.calls.settlement import Stored
@@ -35,11 +37,12 @@ _CREATE_INCOMING: Final = """
     ) ON COMMIT DELETE ROWS
 """
 _COPY: Final = f"COPY incoming ({column_list(COPIED)}) FROM STDIN"
-_CLAIM_KEYS: Final = f"""
+_INSERT_KEYS: Final = f"""
     INSERT INTO event_key (tenant_id, {_KEY_COLUMNS}, event_id, event_at)
     SELECT tenant_id, {_KEY_COLUMNS}, id, time FROM incoming
-    ORDER BY coalesce(response_key, key), id ON CONFLICT DO NOTHING
+    ORDER BY coalesce(response_key, key), id
 """
+_CLAIM_KEYS: Final = f"{_INSERT_KEYS} ON CONFLICT DO NOTHING"
 _INSERT: Final = f"INSERT INTO usage_event ({_COLUMNS}) SELECT {_COLUMNS} FROM"
 _BATCH_COLUMNS: Final = "tenant_id, id, received_at, event_count, first_at, last_at"
 
@@ -49,10 +52,13 @@ def store_events(
     jobs: Sequence[IngestJob],
     reservations: Mapping[UUID, LockedReservation],
     withdrawn: Collection[str] = (),
+    *,
+    are_new: bool = False,
 ) -> Stored:
     """Store the new events with their keys and their batch's row; merge reports of known calls.
 
-    The caller posts what that adds to windows, in this transaction.
+    The caller posts what that adds to windows, in this transaction. Where all reports `are_new`
+    their keys are not looked up first: raises KnownBefore, which ends the transaction, if one is.
     """
     tenant_id = configuration.tenant_id
     reports = BatchReports(jobs)
@@ -61,7 +67,8 @@ def store_events(
         first_id = batch_id * BATCH_ID_STRIDE
         unique, linked = _apart_from_settled(reports.unique, first_id, reservations)
         copy_incoming(cursor, unique, first_id)
-        fresh = _claim_keys(cursor, tenant_id, unique, first_id)
+        claim = _insert_keys if are_new else _claim_keys
+        fresh = claim(cursor, tenant_id, unique, first_id)
         if fresh:
             insert_incoming(cursor)
         event_ids = {id(event): id_ for id_, event in enumerate(unique, first_id)}
@@ -79,10 +86,7 @@ def store_events(
         if late or withdrawn:
             merging = MergeTransaction(configuration, free_ids=free_ids)
             merged = merging.merge(late, linked=linked, withdrawn=withdrawn)
-        times = [event.at for event in (*fresh, *merged.inserted)]
-        if times:
-            times += [change.after.time for change in merged.changes if change.after is not None]
-            write_batch_row(cursor, tenant_id, batch_id, len(fresh) + len(merged.inserted), times)
+        _write_batch(cursor, tenant_id, batch_id, fresh, merged)
     reports.settle(fresh, merged)
     return Stored(
         batch_id,
@@ -93,6 +97,21 @@ def store_events(
         merged.changes,
         movements(configuration.budgets, merged.changes) if merged.changes else [],
     )
+
+
+def _write_batch(
+    cursor: Any,
+    tenant_id: int,
+    batch_id: int,
+    fresh: Sequence[PreparedEvent],
+    merged: MergeResult,
+) -> None:
+    """Write the batch's row, unless it stored no event."""
+    times = [event.at for event in (*fresh, *merged.inserted)]
+    if times:
+        count = len(times)
+        times += [change.after.time for change in merged.changes if change.after is not None]
+        write_batch_row(cursor, tenant_id, batch_id, count, times)
 
 
 def _apart_from_settled(
@@ -161,6 +180,21 @@ def copy_incoming(cursor: Any, events: Sequence[PreparedEvent], first_id: int) -
     # as well as that PostgreSQL refuses a value.
     with connection.wrap_database_errors, cursor.cursor.copy(_COPY) as copy:
         copy.write(lines)
+
+
+def _insert_keys(
+    cursor: Any, tenant_id: int, events: Sequence[PreparedEvent], first_id: int
+) -> list[PreparedEvent]:
+    """Write the keys of events, all of which must be new. Raises KnownBefore."""
+    try:
+        cursor.execute(_INSERT_KEYS)
+    except IntegrityError as error:
+        if not isinstance(error.__cause__, UniqueViolation):
+            raise
+        without_frames(error)
+    else:
+        return list(events)
+    raise KnownBefore
 
 
 def _claim_keys(

@@ -6,6 +6,7 @@ table with row security is refused by PostgreSQL), their keys, the events that t
 batch's row, and last the balances of the windows they count in.
 """
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
@@ -15,6 +16,7 @@ import structlog
 from django.db import DatabaseError, OperationalError, connection
 from django.utils import timezone
 
+from common.bounded_memory import BoundedMemory
 from common.database_errors import is_of_value, sqlstate_of
 from common.errors import EventRejected, without_frames
 from metering.calls.ingest_job import IngestJob
@@ -23,7 +25,7 @@ from metering.calls.preparation import IncomingReport, prepare_event, prepare_ev
 from metering.calls.prepared_event import PreparedEvent
 from metering.calls.retries import with_retries
 from metering.calls.settlement import lock_named_reservations, settle_with_events
-from metering.calls.storage import store_events
+from metering.calls.storage import KnownBefore, store_events
 from metering.intake.open_traces import fingerprint_of_call, take_spans
 from metering.ledger.holds import Held, are_known, find_held, lock_reservations, write_reservations
 from metering.ledger.opening import with_windows
@@ -47,6 +49,12 @@ log = structlog.get_logger(__name__)
 # The most events one transaction takes; below the number of ids a batch has.
 TRANSACTION_EVENTS_MAX: Final = 10_000
 assert TRANSACTION_EVENTS_MAX < BATCH_ID_STRIDE
+# For so long after a tenant reported a call again, all its keys are looked up before they are
+# written. Otherwise they are taken for new ones, which spares a quarter of the work on them; where
+# one is known after all, the transaction is done again.
+RETELLING_SECONDS: Final = 60.0
+# When tenants were last found to report calls again.
+_RETOLD: Final = BoundedMemory[int, float](10_000)
 
 
 def prepare_job(
@@ -155,14 +163,15 @@ def _commit_as_configured(tenant_id: int, jobs: Sequence[IngestJob]) -> None:
             job.judge(configuration)
         if not any(job.weight for job in jobs):
             return
-        keys = {key for event in _reports(jobs) for key in event.windows}
+        # Of the events of a body, many have the very same keys.
+        keys = {id(key): key for event in _reports(jobs) for key in event.windows}.values()
         own = configuration._replace(budgets=with_windows(configuration.budgets, keys))
         try:
             with tenant_scope(tenant_id):
                 if lock_configuration_shared(tenant_id) != configuration.version:
                     raise ConfigurationChanged
                 _write(own, jobs)
-        except _WindowsMissing:
+        except (_WindowsMissing, KnownBefore):
             pass
         except ConfigurationChanged:
             configuration = read_configuration(tenant_id, known=configuration)
@@ -179,7 +188,13 @@ def _write(configuration: Configuration, jobs: Sequence[IngestJob]) -> None:
     withdrawn = _find_calls(configuration, jobs)
     reports = _reports(jobs)
     reservations = lock_named_reservations(configuration.tenant_id, reports)
-    stored = store_events(configuration, jobs, reservations, withdrawn)
+    retold_at = _RETOLD.get(configuration.tenant_id)
+    are_new = retold_at is None or time.monotonic() > retold_at + RETELLING_SECONDS
+    try:
+        stored = store_events(configuration, jobs, reservations, withdrawn, are_new=are_new)
+    except KnownBefore:
+        _RETOLD.keep(configuration.tenant_id, time.monotonic())
+        raise
     book = configuration.budgets
     moves = settle_with_events(configuration, stored, reservations, reports)
     with connection.cursor() as cursor:

@@ -8,6 +8,8 @@ Whoever takes the first or last call away leaves a time that may be too wide; it
 until `find_times` has looked for the calls that remain.
 """
 
+from collections.abc import Sequence
+from hashlib import blake2b
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
@@ -25,24 +27,21 @@ COLUMN_LIST: Final = ", ".join(f'"{name}"' for name in COMBINED)
 _TIMES: Final = "first_microsecond, last_microsecond"
 CREATE_DELTA: Final = f"""
     CREATE TEMPORARY TABLE IF NOT EXISTS combination_delta ON COMMIT DELETE ROWS AS
-        SELECT starts_at, {COLUMN_LIST}, calls, calls AS first_microsecond,
+        SELECT starts_at, {COLUMN_LIST}, id, calls, calls AS first_microsecond,
             calls AS last_microsecond
         FROM usage_combination WITH NO DATA
 """
 EMPTY_DELTA: Final = "TRUNCATE pg_temp.combination_delta"
 COPY_DELTA: Final = f"""
-    COPY pg_temp.combination_delta (starts_at, {COLUMN_LIST}, calls, {_TIMES}) FROM STDIN
+    COPY pg_temp.combination_delta (starts_at, {COLUMN_LIST}, id, calls, {_TIMES}) FROM STDIN
 """
-# Values of up to 200 characters each are too long for an index. An array's text quotes them, so no
-# two combinations have the same.
-ID: Final = (
-    f"encode(substring(sha256(convert_to(ARRAY[{COLUMN_LIST}]::text, 'UTF8')) FOR 16), 'hex')::uuid"
-)
+# Values of up to 200 characters each are too long for an index.
+ID_BYTES: Final = 16
 _AT: Final = "'epoch'::timestamptz + {} * interval '1 microsecond'"
 ADD_DELTA: Final = f"""
     INSERT INTO usage_combination AS c (tenant_id, starts_at, id, {COLUMN_LIST}, calls,
         first_at, last_at, is_first_known, is_last_known)
-    SELECT %s, starts_at, {ID}, {COLUMN_LIST}, calls, {_AT.format("first_microsecond")},
+    SELECT %s, starts_at, id, {COLUMN_LIST}, calls, {_AT.format("first_microsecond")},
         {_AT.format("last_microsecond")}, true, true
     FROM pg_temp.combination_delta
     ON CONFLICT (tenant_id, starts_at, id) DO UPDATE SET
@@ -58,9 +57,9 @@ ADD_DELTA: Final = f"""
             THEN c.is_last_known OR excluded.last_at >= c.last_at
             ELSE c.is_last_known AND excluded.last_at < c.last_at END
 """
-_REMOVE_UNUSED: Final = f"""
+_REMOVE_UNUSED: Final = """
     DELETE FROM usage_combination c
-    USING (SELECT starts_at, {ID} AS id FROM pg_temp.combination_delta OFFSET 0) d
+    USING (SELECT starts_at, id FROM pg_temp.combination_delta OFFSET 0) d
     WHERE c.tenant_id = %s AND c.starts_at = d.starts_at AND c.id = d.id AND c.calls = 0
 """
 _FIND_TIMES: Final = f"""
@@ -85,13 +84,14 @@ _FIND_TIMES: Final = f"""
 
 
 class CombinationRows(NamedTuple):
-    """Combinations as columns, by day: each day's start in seconds since the epoch, the values of
-    COMBINED, the number of calls and the microseconds of the first and the last.
+    """Combinations as columns, in the order of the index: each day's start in seconds since the
+    epoch, the values of COMBINED, and last the id, the number of calls and the microseconds of the
+    first and the last.
     """
 
     starts: list[int]
     values: list[list[str]]
-    numbers: list[list[int]]
+    numbers: list[Sequence[int | str]]
 
 
 def combinations_of(events: EventColumns, *, sign: int) -> CombinationRows:
@@ -111,14 +111,31 @@ def combinations_of(events: EventColumns, *, sign: int) -> CombinationRows:
     last = np.full(places.size, -WHOLE_MAX, np.int64)
     np.minimum.at(first, group, events.microseconds)
     np.maximum.at(last, group, events.microseconds)
+    columns = [events.dimensions[name] for name in COMBINED]
+    ids = _ids([column.chosen(places) for column in columns])
+    # In the order of the index, which halves the time of writing them; the first half of an id
+    # tells its place.
+    halves = np.frombuffer(b"".join(ids), ">u8")[::2]
+    order = np.lexsort((halves, days.codes[places]))
+    places = places[order]
     return CombinationRows(
-        [days.values[code] for code in days.codes[places].tolist()],
+        days.chosen(places),
+        [column.chosen(places) for column in columns],
         [
-            [column.values[code] for code in column.codes[places].tolist()]
-            for column in map(events.dimensions.__getitem__, COMBINED)
+            [ids[index].hex() for index in order.tolist()],
+            (calls * sign)[order].tolist(),
+            first[order].tolist(),
+            last[order].tolist(),
         ],
-        [(calls * sign).tolist(), first.tolist(), last.tolist()],
     )
+
+
+def _ids(columns: Sequence[Sequence[str]]) -> list[bytes]:
+    """Return what the values of each combination are found by. No value holds NUL."""
+    return [
+        blake2b("\x00".join(values).encode(), digest_size=ID_BYTES).digest()
+        for values in zip(*columns, strict=True)
+    ]
 
 
 def add_combinations(cursor: CursorWrapper, tenant_id: int, *, sign: Literal[-1, 1]) -> None:

@@ -64,6 +64,10 @@ class _Coded(NamedTuple):
     codes: Whole
     values: Sequence[Any]
 
+    def chosen(self, places: Whole) -> list[Any]:
+        """Return the values at these places."""
+        return [self.values[code] for code in self.codes[places].tolist()]
+
 
 class EventColumns:
     """Events as columns: texts in the order of TEXTS, numbers in that of NUMBERS."""

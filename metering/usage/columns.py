@@ -7,7 +7,7 @@ the model and in the migration.
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from operator import attrgetter, itemgetter
-from typing import Annotated, Final, Literal, NamedTuple, get_type_hints
+from typing import Annotated, Any, Final, Literal, NamedTuple, get_type_hints
 from uuid import UUID
 
 from metering.core.amounts import Amounts
@@ -31,20 +31,22 @@ def tokens_of(counts: Iterable[int | None], extra: dict[str, ExtraValue] | None 
 
 
 class Source(NamedTuple):
-    """How a column is written, and where a `PreparedEvent` has its value ("*": the column's name).
+    """How a column is written, and which part of a `PreparedEvent` has its value under which name
+    (empty: the event itself, and the column's name).
 
     A `text` may need escapes in COPY; a `rare` count is NULL instead of zero, as few calls have it.
     """
 
     kind: Literal["plain", "rare", "dimension", "text", "json"]
-    path: str = "*"
+    part: Literal["", "tokens", "body"] = ""
+    name: str = ""
 
 
 Decided = Annotated[int, Source("plain")]
-Used = Annotated[int, Source("plain", "tokens.*")]
-RarelyUsed = Annotated[int | None, Source("rare", "tokens.*")]
-Number = Annotated[int | None, Source("plain", "body.*")]
-Text = Annotated[str | None, Source("text", "body.*")]
+Used = Annotated[int, Source("plain", "tokens")]
+RarelyUsed = Annotated[int | None, Source("rare", "tokens")]
+Number = Annotated[int | None, Source("plain", "body")]
+Text = Annotated[str | None, Source("text", "body")]
 Dimension = Annotated[str, Source("dimension")]
 
 
@@ -59,13 +61,13 @@ class StoredEvent(NamedTuple):
     cost_source: int
     is_void: bool
     is_conflict: Annotated[bool, Source("plain")]
-    time: Annotated[datetime, Source("plain", "at")]
-    route: Annotated[int, Source("plain", "route.value")]
+    time: Annotated[datetime, Source("plain", name="at")]
+    route: Annotated[int, Source("plain", name="route.value")]
     authority: Decided
     completeness: Decided
     filled: Decided
-    operation: Annotated[int, Source("plain", "operation_number")]
-    status: Annotated[int, Source("plain", "status_number")]
+    operation: Annotated[int, Source("plain", name="operation_number")]
+    status: Annotated[int, Source("plain", name="status_number")]
     input_tokens: Used
     output_tokens: Used
     cache_read_tokens: Used
@@ -81,7 +83,7 @@ class StoredEvent(NamedTuple):
     saved_nanos: Annotated[int | None, Source("plain")]
     step: Number
     complexity: Number
-    reservation_id: Annotated[UUID | None, Source("plain", "body.reservation")]
+    reservation_id: Annotated[UUID | None, Source("plain", "body", "reservation")]
     team: Dimension
     customer: Dimension
     agent: Dimension
@@ -94,7 +96,7 @@ class StoredEvent(NamedTuple):
     provider: Dimension
     tool: Dimension
     source: Dimension
-    sent_id: Annotated[str, Source("text", "body.id")]
+    sent_id: Annotated[str, Source("text", "body", "id")]
     span: Text
     parent_span: Text
     response_id: Text
@@ -106,8 +108,8 @@ class StoredEvent(NamedTuple):
     task_type: Text
     output_hash: Text
     prefix_hash: Text
-    extra_usage: Annotated[dict[str, ExtraValue] | None, Source("json", "tokens.extra")]
-    tags: Annotated[dict[str, object] | None, Source("json", "body.*")]
+    extra_usage: Annotated[dict[str, ExtraValue] | None, Source("json", "tokens", "extra")]
+    tags: Annotated[dict[str, object] | None, Source("json", "body")]
 
     @property
     def tokens(self) -> Tokens:
@@ -147,32 +149,57 @@ _SOURCES: Final = {
 }
 
 
-def _columns_of(kind: str) -> dict[str, str]:
-    """Return the columns of a kind, and where a prepared event has the value of each."""
+def _columns_of(kind: str, part: str = "") -> dict[str, str]:
+    """Return the columns of a kind of which a part of a prepared event has the values, and the name
+    of each there.
+    """
     return {
-        name: source.path.replace("*", name)
+        name: source.name or name
         for name, source in _SOURCES.items()
-        if source.kind == kind
+        if (source.kind, source.part) == (kind, part)
     }
 
 
-_PLAIN, _RARE, _DIMENSIONS, _TEXTS, _JSON = map(
-    _columns_of, ("plain", "rare", "dimension", "text", "json")
+_OWN, _USED, _REPORTED = (_columns_of("plain", part) for part in ("", "tokens", "body"))
+_RARE: Final = _columns_of("rare", "tokens")
+_DIMENSIONS: Final = _columns_of("dimension")
+_REPORTED_TEXTS, _OWN_TEXTS = (_columns_of("text", part) for part in ("body", ""))
+_EXTRAS, _TAGS = (_columns_of("json", part) for part in ("tokens", "body"))
+_own, _used, _reported, _rare, _reported_texts = (
+    attrgetter(*names.values()) for names in (_OWN, _USED, _REPORTED, _RARE, _REPORTED_TEXTS)
 )
-# The values of a prepared event: what needs no escapes, and what may.
-plain_values: Final = attrgetter(*_PLAIN.values())
-rare_counts: Final = attrgetter(*_RARE.values())
+_own_text, _extra, _tags = (attrgetter(*names.values()) for names in (_OWN_TEXTS, _EXTRAS, _TAGS))
 dimension_values: Final = itemgetter(*[POSITION[name] for name in _DIMENSIONS])
-texts: Final = attrgetter(*_TEXTS.values())
-objects: Final = attrgetter(*_JSON.values())
+
+
+def plain_values(event: Any) -> tuple[Any, ...]:
+    """Return the values of a prepared event that need no escapes. Each part of it is asked once,
+    which takes half of the time of a path to each value.
+    """
+    body, tokens = event.body, event.tokens
+    rare = [used or None for used in _rare(tokens)]
+    return (*_own(event), *_used(tokens), *_reported(body), *rare)
+
+
+def texts(event: Any) -> tuple[str | None, ...]:
+    """Return the texts of a prepared event beside its dimensions."""
+    return (*_reported_texts(event.body), _own_text(event))
+
+
+def objects(event: Any) -> tuple[object, object]:
+    """Return what a prepared event has that is stored as JSON."""
+    return _extra(event.tokens), _tags(event.body)
+
+
 # Set by the code that gives an event its number, its rating and its tenant.
 NUMBERED: Final = ("id", "cost_nanos", "price_id", "cost_source")
 KEYS: Final = ("key", "response_key", "request_key", "span_key", "fingerprint")
 key_values: Final = attrgetter(*KEYS)
 # What is written of an event, in this order; COPY writes its keys as well.
-_NEED_ESCAPES: Final = (*_DIMENSIONS, *_TEXTS, *_JSON)
-WRITTEN: Final = (*NUMBERED, "tenant_id", *_PLAIN, *_RARE, *_NEED_ESCAPES)
-COPIED: Final = (*NUMBERED, "tenant_id", *_PLAIN, *_RARE, *KEYS, *_NEED_ESCAPES)
+_NEED_NO_ESCAPES: Final = ("tenant_id", *_OWN, *_USED, *_REPORTED, *_RARE)
+_NEED_ESCAPES: Final = (*_DIMENSIONS, *_REPORTED_TEXTS, *_OWN_TEXTS, *_EXTRAS, *_TAGS)
+WRITTEN: Final = (*NUMBERED, *_NEED_NO_ESCAPES, *_NEED_ESCAPES)
+COPIED: Final = (*NUMBERED, *_NEED_NO_ESCAPES, *KEYS, *_NEED_ESCAPES)
 
 
 def column_list(names: Iterable[str], prefix: str = "") -> str:

@@ -209,7 +209,8 @@ def _read_otherwise(raw: bytes, error: Exception) -> Decoded:
 
 
 def _refusal(event: EventBody, raw: bytes) -> EventRejected | None:
-    if b"\\u0000" in raw and holds_nul(event):
+    # A single byte is found much faster, and most items have none.
+    if b"\\" in raw and b"\\u0000" in raw and holds_nul(event):
         return EventRejected(
             "invalid_value", "A string holds the character NUL.", event_id=event.id
         )

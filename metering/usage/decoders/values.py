@@ -19,7 +19,7 @@ def with_normal_values(body: Body) -> Body:
 
     Raises RejectEvent for a value that is too long, or of which nothing is left to see.
     """
-    text = "".join([value for value in _values_of(body) if value is not None])
+    text = "".join(filter(None, _values_of(body)))
     is_plain = len(text) <= VALUE_CHARACTERS_MAX and text.isascii() and text.isprintable()
     if is_plain and " " not in text:
         return body

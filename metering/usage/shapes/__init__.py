@@ -125,8 +125,13 @@ _BY_KEY: Final[tuple[tuple[str, Shape], ...]] = (
 )
 
 
+_TELL_TIERS: Final = frozenset({"speed", "service_tier", "serviceTier", "trafficType"})
+
+
 def service_tier(usage: Mapping[str, object]) -> str | None:
     """Return the tier by which the provider served the call, where its usage object tells it."""
+    if _TELL_TIERS.isdisjoint(usage):
+        return None
     if usage.get("speed") == "fast":
         return "fast"
     for key in ("service_tier", "serviceTier"):

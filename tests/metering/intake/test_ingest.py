@@ -4,16 +4,19 @@ import select
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import msgspec
 import psycopg
 import pytest
 from django.db import OperationalError, connection, transaction
 
+from metering.calls import storage
 from metering.calls.answers import IngestAnswer
+from metering.calls.prepared_event import PreparedEvent
 from metering.calls.retries import with_retries
 from metering.core.committer import Committer
+from metering.intake import ingest
 from metering.intake.ingest import commit_jobs, prepare_job
 from metering.models import EventKey, LedgerEntry, Route, UsageEvent
 from metering.usage.decoders import native
@@ -56,6 +59,32 @@ def test_the_same_event_again_is_a_duplicate_and_moves_nothing(account: Account)
     assert (again["accepted"], again["duplicates"], again["rejected"]) == (0, 2, 0)
     assert windows_of(account, budget)[0].spent_nanos == before
     assert len(stored(account)) == 1
+
+
+def test_keys_are_looked_up_once_a_tenant_reports_a_call_again(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget = make_budget(account)
+    looked_up = []
+
+    def claim_keys(*arguments: Any) -> list[PreparedEvent]:
+        looked_up.append(arguments)
+        return claim(*arguments)
+
+    claim = storage._claim_keys
+    monkeypatch.setattr(storage, "_claim_keys", claim_keys)
+    ingest._RETOLD.forget_all()
+    first, second, third = (make_event(cost_usd="1", response_id=f"r{name}") for name in "abc")
+    send(account, [first])
+    assert looked_up == []
+    # One is known by its id; of the next two, the second reports the same response.
+    assert send(account, [second, first])["duplicates"] == 1
+    assert send(account, [third, {**third, "id": "other"}])["accepted"] == 1
+    assert len(looked_up) == 2
+    monkeypatch.setattr(ingest, "RETELLING_SECONDS", 0.0)
+    assert send(account, [make_event(cost_usd="1")])["accepted"] == 1
+    assert len(looked_up) == 2
+    assert windows_of(account, budget)[0].spent_nanos == 4_000_000_000
 
 
 def test_the_same_id_with_other_content_is_a_conflict(account: Account) -> None:

@@ -92,8 +92,11 @@ def test_an_archived_budget_is_not_settled_in_though_it_was_before(account: Acco
         assert [window.reserved_nanos for window in windows_of(account, budget)] == [0]
 
 
+@pytest.mark.parametrize("is_of_body", [True, False])
 @pytest.mark.parametrize("is_later_first", [True, False])
-def test_a_budget_counts_from_within_a_quarter_of_an_hour(is_later_first: bool) -> None:
+def test_a_budget_counts_from_within_a_quarter_of_an_hour(
+    is_later_first: bool, is_of_body: bool
+) -> None:
     """Calls of the same quarter before and after it are in different windows."""
     rules = [
         BudgetRule(
@@ -103,11 +106,37 @@ def test_a_budget_counts_from_within_a_quarter_of_an_hour(is_later_first: bool) 
         for id_, counts_from in ((1, NOON), (2, NOON + timedelta(minutes=7)))
     ]
     book = BudgetIndex(tenant_id=1, version=1, rules=rules)
+    windows_of = book.finder() if is_of_body else book.windows_of
     moments = [NOON + timedelta(minutes=minutes) for minutes in (6, 7, 8)]
     result = {
-        at: [key.budget_id for key in book.windows_of(NO_VALUES, at)]
+        at: [key.budget_id for key in windows_of(NO_VALUES, at)]
         for at in sorted(moments, reverse=is_later_first)
     }
     assert [result[at] for at in moments] == [[1], [1, 2], [1, 2]]
-    assert book.windows_of(NO_VALUES, moments[1]) is book.windows_of(NO_VALUES, moments[2])
-    assert book.windows_of(NO_VALUES, NOON - timedelta(minutes=1)) == ()
+    assert windows_of(NO_VALUES, moments[1]) is windows_of(NO_VALUES, moments[2])
+    assert windows_of(NO_VALUES, NOON - timedelta(minutes=1)) == ()
+
+
+def test_what_is_found_for_a_body_is_what_is_found_for_each_of_its_calls() -> None:
+    budgets = [
+        Budget(id=id_, period=period, timezone=zone, counts_from=NOON, per=per, match=match)
+        for id_, (period, zone, per, match) in enumerate(
+            (
+                ("month", "UTC", [], {}),
+                ("hour", "UTC", ["agent"], {}),
+                ("day", "Asia/Kathmandu", ["team", "agent"], {}),
+                ("day", "UTC", ["agent"], {"team": "a"}),
+            )
+        )
+    ]
+    book = BudgetIndex(tenant_id=1, version=1, rules=[BudgetRule(each, []) for each in budgets])
+    find = book.finder()
+    calls = [
+        ((team, "", agent, *NO_VALUES[3:]), NOON + timedelta(minutes=minutes))
+        for minutes in (-1, 0, 14, 15, 400, 3, 16, 2_000)
+        for team in ("a", "b", "")
+        for agent in ("x", "y")
+    ]
+    results = [find(values, at) for values, at in calls]
+    assert results == [book.windows_of(values, at) for values, at in calls]
+    assert {len(keys) for keys in results} == {0, 3, 4}

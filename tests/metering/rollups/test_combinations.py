@@ -14,6 +14,8 @@ from metering.models import UsageCombination, UsageEvent
 from metering.reporting import bounded, distinct
 from metering.reporting.distinct import distinct_in
 from metering.reporting.question import UsageQuestion
+from metering.rollups import batches
+from metering.rollups.combinations import combinations_of
 from tests.factories import Account, make_event, send
 from tests.metering.reporting.test_usage import snapshot
 from tests.metering.rollups.test_batches import void
@@ -216,6 +218,25 @@ def test_days_of_any_zone_read_no_events(account: Account, monkeypatch: pytest.M
     )
     wanted = plain_count(account, question, ("team",), "session")
     assert combined_count(account, question, ("team",), "session") == wanted
+
+
+def test_values_that_run_together_make_other_combinations(account: Account) -> None:
+    send(account, [make_event(user=user, team=team) for user, team in (("ab", "c"), ("a", "bc"))])
+    send(account, [make_event(user="ab", session=...), make_event(user=..., session="ab")])
+    roll_up(account)
+    with account.scope():
+        assert UsageCombination.objects.count() == 4
+
+
+def test_combinations_come_in_the_order_of_the_index(account: Account) -> None:
+    send(account, make_events(60, seed=6))
+    with account.scope():
+        events = batches._read_events(account.tenant.id, "true", [])
+        assert events is not None
+        rows = combinations_of(events, sign=1)
+    keys = list(zip(rows.starts, rows.numbers[0], strict=True))
+    assert keys == sorted(set(keys))
+    assert len({day for day, _ in keys}) > 1
 
 
 def test_a_combination_that_was_changed_by_hand_is_found(account: Account) -> None:
