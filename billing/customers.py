@@ -24,6 +24,7 @@ from tenants.limits import require_room
 from tenants.models import Tenant
 
 # A call belongs to the customer of the first of these that is linked.
+PAYMENT_DAYS_MAX: Final = 365
 LINK_DIMENSIONS: Final = ("customer", "user", "session", "agent", "team", "feature")
 LINKS_MAX: Final = 200
 TAX_RATES_MAX: Final = 10

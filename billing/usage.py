@@ -113,16 +113,16 @@ class CustomerUsage:
             for cell in self.of(dimensions, piece):
                 by_values[tuple([cell.group[name] for name in names])].append(cell)
         if prod(map(len, wanted.values())) <= len(by_values):
-            found = [
+            lists = [
                 by_values[values] for values in product(*wanted.values()) if values in by_values
             ]
         else:
-            found = [
+            lists = [
                 cells
                 for values, cells in by_values.items()
                 if all(map(contains, wanted.values(), values))
             ]
-        return found[0] if len(found) == 1 else list(chain.from_iterable(found))
+        return lists[0] if len(lists) == 1 else list(chain.from_iterable(lists))
 
 
 class _Question(NamedTuple):

@@ -8,9 +8,10 @@ from django.http import HttpRequest
 from unfold.admin import TabularInline
 
 from billing.admin.reading import BILLING_ROLES, KeptAdmin
-from billing.customers import CUSTOMERS, validate_customer
+from billing.customers import CUSTOMERS, PAYMENT_DAYS_MAX, validate_customer
 from billing.form_fields import TaxRatesField, stripe_help
 from billing.models import Customer, CustomerLink
+from metering.fields.forms import count_field
 from tenants.admin_forms import RowForm
 from tenants.admin_site import OfTenant, role_of, site, tenant_of
 from tenants.forms import offer_zones
@@ -36,6 +37,7 @@ class LinkInline(OfTenant, TabularInline):
 class CustomerForm(RowForm):
     """Who is billed, and what is printed on its statements."""
 
+    payment_terms_days = count_field("Days to pay", minimum=0, maximum=PAYMENT_DAYS_MAX)
     tax_rates = TaxRatesField(widget=forms.Textarea(attrs={"rows": 2}))
 
     class Meta:
@@ -48,7 +50,6 @@ class CustomerForm(RowForm):
             "key": "What usage names the customer by, in “customer”. It never changes.",
             "currency": "Of its plans and statements, as in USD. It never changes.",
             "country": "Two letters, as in DE.",
-            "payment_terms_days": "Days to pay.",
         }
 
     def prepare(self) -> None:

@@ -12,6 +12,7 @@ from billing.customers import (
     CUSTOMERS,
     LINK_DIMENSIONS,
     LINKS_MAX,
+    PAYMENT_DAYS_MAX,
     TAX_RATES_MAX,
     validate_customer,
 )
@@ -35,7 +36,6 @@ from tenants.roles import Scope
 
 PERCENT_MAX: Final = 100
 PERCENT_DECIMALS_MAX: Final = 6
-DAYS_MAX: Final = 365
 
 
 class Percent(Amount):
@@ -69,7 +69,7 @@ class PartyBody(StrictSerializer):
     address = Text(required=False, allow_blank=True, max_length=1000)
     country = Text(required=False, allow_blank=True, max_length=2)
     vat_id = Text(required=False, allow_blank=True, max_length=50)
-    payment_terms_days = Count(required=False, min_value=0, max_value=DAYS_MAX)
+    payment_terms_days = Count(required=False, min_value=0, max_value=PAYMENT_DAYS_MAX)
 
 
 class LinkBody(StrictSerializer):

@@ -14,6 +14,7 @@ from billing.collection.credentials import set_collection_method
 from billing.currencies import is_currency
 from billing.customers import (
     LINK_DIMENSIONS,
+    PAYMENT_DAYS_MAX,
     create_customer,
     further_links,
     update_customer,
@@ -31,7 +32,6 @@ from metering.fields.forms import count_field
 from tenants.admin_site import actor_of
 from tenants.forms import offer_zones
 
-DAYS_MAX: Final = 365
 PLANS_MAX: Final = 500
 METHOD: Final = "collection_method"
 FIELDS: Final = (
@@ -67,7 +67,7 @@ class CustomerForm(forms.Form):
     payment_terms_days = count_field(
         "Days to pay",
         minimum=0,
-        maximum=DAYS_MAX,
+        maximum=PAYMENT_DAYS_MAX,
     )
     tax_rates = TaxRatesField()
     stripe_customer = forms.CharField(

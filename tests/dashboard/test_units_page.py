@@ -169,5 +169,5 @@ def test_a_page_of_much_usage_comes_before_its_figures(
     assert "unit-totals" not in html
     (later,) = re.findall(r'hx-get="(/unit-economics/figures.html[^"]*)"', html)
     figures = page(owner, unescape(later))
-    assert '<h1 id="headline" hx-swap-oob="true">One user costs $3.00' in figures
+    assert '<h1 id="headline" hx-swap-oob="true" data-later>One user costs $3.00' in figures
     assert 'id="unit-totals"' in figures

@@ -152,6 +152,7 @@ def test_halts_are_listed_for_who_reads_and_for_who_asks_before_spending(
         assert "'read' or 'enforce'" in answer.body["detail"]
 
 
+@pytest.mark.django_db
 def test_without_a_key_nothing_is_listed() -> None:
     for headers in ({}, {"Authorization": "Basic x"}, {"Authorization": "Bearer"}):
         answer = run(handle_halts(request_of(headers, b"")))

@@ -82,6 +82,7 @@ def test_the_document_is_also_yaml(client: Client) -> None:
     assert response.content.startswith(b"openapi: 3.1.0")
 
 
+@pytest.mark.django_db
 def test_the_page_loads_nothing_from_elsewhere(client: Client) -> None:
     response = client.get("/v1/docs")
     page = response.content.decode()
