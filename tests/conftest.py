@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from django.core.management import call_command
 from django.db import connection
+from pytest_django import DjangoDbBlocker
 
 from metering.intake.committer import PROCESS_COMMITTER
 from metering.limits.estimates import forget_estimates
@@ -63,13 +64,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _stop_committer(django_db_setup: None) -> Iterator[None]:
+def _stop_committer(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
     """Threads keep connections, and a database in use cannot be dropped."""
     yield
     PROCESS_COMMITTER.stop()
     PROCESS_ENFORCER.stop()
     PROCESS_RECORDER.stop()
     stop_watching()
+    # A server for Chromium may not have ended its last request.
+    with django_db_blocker.unblock(), connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
 
 
 @pytest.fixture(autouse=True)
