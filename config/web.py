@@ -67,8 +67,8 @@ gc.freeze()
 gc.set_threshold(200_000, 50, 50)
 
 # A thread that computes hands Python's lock over after this time. By default (5 ms) the event loop,
-# which everybody waits for, would have it too seldom while large bodies are judged: a reservation
-# needs it a dozen times, and each time behind all threads that compute.
-sys.setswitchinterval(0.00025)
+# which everybody waits for, would have it too seldom while large bodies are judged. With 0.25 ms a
+# thousand tenants in turn got a third less done (docs/decisions/0036).
+sys.setswitchinterval(0.001)
 
 __all__ = ["application"]
