@@ -135,7 +135,7 @@ def read_earnings(tenant_id: int, month: Month, before: Month) -> Earnings:
 
 
 def read_costliest(tenant_id: int, month: Month, number: int) -> list[CustomerFigures]:
-    """Return so many of the customers that cost most in a month: these alone are rated."""
+    """Return as many of the customers that cost most in a month: these alone are rated."""
     customers = list(customers_between(tenant_id, month.starts_at))
     span = _piece(month.starts_at, month.until)
     costs = costs_of(tenant_id, [each.id for each in customers], [span])

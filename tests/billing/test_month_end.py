@@ -48,7 +48,7 @@ FIRST, SECOND = month_start(1), month_start(0)
 LATE = SECOND - timedelta(hours=1)
 THREADS = 200
 CUSTOMERS = 40
-# Enough for several transactions of so many statements.
+# Enough statements for several transactions.
 FEW, TOGETHER = 20, 5
 
 # Every fifth transaction that made a statement final fails at the very end: its number was taken.
