@@ -26,7 +26,7 @@ from tenants.scope import platform_scope
 from tests.empty_tables import replace_flush
 from tests.factories import Account, make_account
 from tests.seed import SEED, VARIABLE
-from tests.side_by_side import SERVICES, SideBySide, share_of
+from tests.side_by_side import SideBySide, turn_of
 
 replace_flush()
 
@@ -63,7 +63,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> SideBySid
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
-        items.sort(key=lambda item: share_of(item.nodeid) != SERVICES)
+        items.sort(key=lambda item: turn_of(item.nodeid))
 
 
 def pytest_collection_finish() -> None:
