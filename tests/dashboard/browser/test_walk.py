@@ -83,7 +83,7 @@ def read(client: Client, path: str) -> tuple[int, bytes]:
 
 # What a person reads where there is nothing to open.
 REFUSALS: Final = {
-    403: "<h1>You don’t have permission</h1>",  # noqa: RUF001 - as the page has it
+    403: "<h1>You don\N{RIGHT SINGLE QUOTATION MARK}t have permission</h1>",
     404: "<h1>Page not found</h1>",
 }
 
