@@ -146,6 +146,17 @@ def test_variables_are_called_what_they_are() -> None:
     assert nameless == set()
 
 
+def test_variables_of_templates_are_called_what_they_are() -> None:
+    nameless = {
+        name_of(path)
+        for path in (ROOT / "templates").rglob("*.html")
+        for tag in re.findall(r"{[{%].*?[%}]}", path.read_text(), re.DOTALL)
+        if {"one", "place"}
+        & set(re.findall(r"(?<![.\w])\w+", re.sub(r"\"[^\"]*\"|'[^']*'", "", tag)))
+    }
+    assert nameless == set()
+
+
 @pytest.mark.parametrize(
     "package",
     [
