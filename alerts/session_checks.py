@@ -9,7 +9,7 @@ reads, and one that writes if there is a loop: none takes long.
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import Any, Final, TypeGuard
+from typing import Final, TypeGuard
 
 from django.db import connection, transaction
 
@@ -68,8 +68,8 @@ WAITING: Final = """
         ) oldest
     ) waiting WHERE events_before < %s ORDER BY id
 """
-OPERATIONS: Final[Mapping[int, Any]] = dict(Operation.choices)
-STATUSES: Final[Mapping[int, Any]] = dict(Status.choices)
+OPERATIONS: Final[Mapping[int, object]] = dict(Operation.choices)
+STATUSES: Final[Mapping[int, object]] = dict(Status.choices)
 # Values that all of a session's calls share tell whom it concerns.
 SHARED: Final = ("team", "customer", "user", "feature", "agent")
 

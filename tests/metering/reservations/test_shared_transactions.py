@@ -29,7 +29,7 @@ def reserve(account: Account, usd: str = "1") -> Reserve:
     return Reserve(account.tenant.id, request, ttl_seconds=60)
 
 
-def settle(account: Account, reservation: Reserve, **event: Any) -> Settle:
+def settle(account: Account, reservation: Reserve, **event: object) -> Settle:
     body = msgspec.json.encode({"id": "call", "cost_usd": "1.25", **event})
     decoded = decode_event(body, default_id="")
     assert isinstance(decoded, EventBody)
@@ -73,7 +73,7 @@ def test_tenants_share_two_round_trips_and_nothing_else(
     first, other = pair
     sent: list[None] = []
 
-    def counted(raw: Any) -> Any:
+    def counted(raw: object) -> object:
         sent.append(None)
         return send(raw)
 
