@@ -10,6 +10,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from config.garbage import collect_seldom
+
+collect_seldom()
+
 from celery import Celery
 from celery.exceptions import SecurityWarning
 from celery.schedules import crontab

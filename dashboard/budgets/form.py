@@ -27,7 +27,7 @@ from metering.core.periods import EPOCH
 from metering.fields.forms import count_field
 from metering.models import Action, Budget, Mode, Period
 from metering.simulation import Proposal, ProposedBudget
-from tenants.forms import offer_zones
+from tenants.forms import ZoneField, offer_zones
 from tenants.models import Tenant
 from tenants.number_fields import UsdField
 
@@ -94,7 +94,7 @@ class BudgetForm(forms.Form):
     period = forms.ChoiceField(
         choices=PERIOD_CHOICES, widget=forms.Select(attrs={"class": "slot", "aria-label": "Period"})
     )
-    timezone = forms.ChoiceField(label="Time zone of days, weeks and months")
+    timezone = ZoneField(label="Time zone of days, weeks and months")
     is_rolling = forms.BooleanField(
         label="Rolling: count the trailing period instead of calendar periods", required=False
     )

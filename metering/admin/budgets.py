@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from django import forms
 from django.contrib import messages
 from django.contrib.admin import SimpleListFilter, display, register
 from django.contrib.admin.views.main import ChangeList
@@ -37,7 +36,7 @@ from metering.simulation.warnings import format_limit
 from tenants.admin_forms import FilledForm
 from tenants.admin_questions import PREVIEWS, Question
 from tenants.admin_site import actor_of, site, tenant_of
-from tenants.forms import offer_zones
+from tenants.forms import ZoneField, offer_zones
 from tenants.number_fields import UsdField
 
 PRESET: Final = "preset"
@@ -61,7 +60,7 @@ class BudgetForm(GroupedForm):
         "Leave empty for one limit on everything. With agent, each agent has the whole limit; "
         "with request, each single call does.",
     )
-    timezone = forms.ChoiceField(help_text="Defines when days, weeks and months begin.")
+    timezone = ZoneField(help_text="Defines when days, weeks and months begin.")
 
     shown_at = {"limit": "limit_cost_nanos"}
 
