@@ -71,7 +71,7 @@ class SettingsFields(forms.Form):
     assumed_input_nanos_per_mtok = _rate_field("input")
     assumed_output_nanos_per_mtok = _rate_field("output")
 
-    def clean(self) -> dict[str, Any]:
+    def clean(self) -> dict[str, object]:
         data: dict[str, Any] = super().clean() or self.cleaned_data
         is_complete = all(data.get(rate) is not None for rate in RATES)
         if data.get("unpriced_policy") == UnpricedPolicy.ASSUME and not is_complete:
@@ -95,7 +95,7 @@ class KeyFields(forms.Form):
         error_messages={"required": "Choose at least one scope."},
     )
 
-    def clean(self) -> dict[str, Any]:
+    def clean(self) -> dict[str, object]:
         data: dict[str, Any] = super().clean() or self.cleaned_data
         expires_at = data.get("expires_at")
         if expires_at is not None and expires_at <= timezone.now():

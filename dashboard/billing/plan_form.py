@@ -153,7 +153,7 @@ class NewPlanForm(TermsForm):
         return code
 
     @property
-    def head_fields(self) -> list[Any]:
+    def head_fields(self) -> list[object]:
         return [self[name] for name in self.field_order]
 
     @property
@@ -176,7 +176,7 @@ class VersionForm(TermsForm):
 
     starts_at = moment_field("In force from")
 
-    def __init__(self, data: QueryDict | None, plan: Plan, terms: Terms, starts_at: Any) -> None:
+    def __init__(self, data: QueryDict | None, plan: Plan, terms: Terms, starts_at: object) -> None:
         self._plan = plan
         super().__init__(data, terms=terms, initial={"starts_at": starts_at})
         self.fields["starts_at"].help_text = (
@@ -185,7 +185,7 @@ class VersionForm(TermsForm):
         )
 
     @property
-    def head_fields(self) -> list[Any]:
+    def head_fields(self) -> list[object]:
         return [self["starts_at"]]
 
     @property
