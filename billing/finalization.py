@@ -135,7 +135,7 @@ def _subscriptions_of(draft: Draft) -> set[int]:
 
 def _fill(draft: Draft, payments: Payments, *, at: datetime, actor: str) -> None:
     statement, customer = draft.statement, draft.statement.customer
-    totals = totals_of(statement, draft.totals.subtotal, draft.adjusted, payments)
+    totals = totals_of(statement, draft.lines, draft.adjusted.values(), payments)
     amounts = (totals.subtotal, totals.total, *(line.amount for line in draft.lines))
     if max(map(abs, amounts)) > MINOR_UNITS_MAX:
         raise Conflict("The amounts are too large to be kept. Look at the prices of the plan.")
@@ -144,6 +144,7 @@ def _fill(draft: Draft, payments: Payments, *, at: datetime, actor: str) -> None
     statement.finalized_at, statement.finalized_by = at, actor[:300]
     statement.due_on = local.date() + timedelta(days=customer.payment_terms_days)
     statement.unpriced, statement.inputs = draft.unpriced, draft.inputs
+    statement.coupon_adjustments = draft.coupon_adjustments
     statement.taxes = [
         {"name": tax.name, "percent": f"{tax.percent:f}", "amount": tax.amount}
         for tax in totals.taxes

@@ -13,7 +13,6 @@ from typing import Final, NamedTuple
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from billing.coupons import coupon_of
 from billing.drafts import drafts_of
 from billing.margin_months import month_begin, next_month, split, spread
 from billing.models import (
@@ -28,7 +27,6 @@ from billing.models import (
 from billing.plans import terms_of
 from billing.statement_lines import LineKey
 from billing.terms import UsageCharge
-from billing.totals import taken_off, taken_off_adjustments
 from metering.core.periods import EPOCH
 from metering.reporting.question import InvalidQuestion
 
@@ -123,12 +121,11 @@ def _final_lines(
         statement, note = of_statement[0].statement, notes[statement_id]
         # What a note gives back of lines is before the coupon, whose part it takes back.
         coupon = statement.coupon_amount - (sum(note.lines.values()) - note.net)
-        subtotal = sum(row.amount for row in of_statement if row.adjusts_id is None)
         amounts = _net(
             [row.amount - note.lines[row.position] for row in of_statement],
             [row.adjusts_id is not None for row in of_statement],
             coupon,
-            statement.coupon_amount - taken_off(subtotal, coupon_of(statement.coupon)),
+            sum(statement.coupon_adjustments.values()),
         )
         for row, amount in zip(of_statement, amounts, strict=True):
             key = LineKey.read(row.subscription_id, row.key)
@@ -157,7 +154,7 @@ def _draft_lines(
             [line.amount for line in draft.lines],
             [line.adjusts is not None for line in draft.lines],
             draft.totals.coupon_amount,
-            taken_off_adjustments(draft.adjusted),
+            sum(draft.coupon_adjustments.values()),
         )
         for line, amount in zip(draft.lines, amounts, strict=True):
             if line.starts_at < end:

@@ -10,6 +10,7 @@ from billing.customers import update_customer
 from billing.margins import read_margins
 from billing.statement_views import StatementView
 from billing.statements import void
+from billing.totals import percent_of
 from tenants.scope import tenant_scope
 from tests.billing.scene import PER_REQUEST, Billed, month_start
 from tests.factories import Account
@@ -94,3 +95,32 @@ def test_a_void_takes_back_exactly_what_it_had_given(billed: Billed) -> None:
     # $3.00 were given back of what is charged no more.
     assert _sums(billed.view(THIRD)) == (400, 100, 300)
     assert _sums(billed.view(FIRST)) == (600, 150, 450)
+
+
+@pytest.mark.parametrize("coupon", [{"percent": Decimal(33)}, {"amount": 8_00}])
+def test_a_void_adjustment_leaves_coupons_at_what_they_take_off_of_the_whole(
+    account: Account, coupon: dict[str, Decimal | int]
+) -> None:
+    first, second, third, fourth = (month_start(back) for back in (3, 2, 1, 0))
+    billed = Billed.on(account, {**PER_REQUEST, "unit_amount": "1.01"}, since=first)
+    with account.scope():
+        create_coupon(
+            tenant=account.tenant,
+            actor="tests",
+            customer=billed.customer,
+            name="Welcome",
+            starts_at=first,
+            ends_at=second,
+            **coupon,
+        )
+    statements = []
+    for month in (first, second, third):
+        # Each adds to the first month, so the later ones adjust it.
+        billed.use(5, at=first + HOUR)
+        statements.append(billed.finalize(month))
+    void(account.tenant.id, statements[1].statement.id, actor="tests")
+    views = [statements[0], statements[2], billed.view(second), billed.view(fourth)]
+    whole = 15_15
+    expected = percent_of(whole, coupon["percent"]) if "percent" in coupon else 8_00
+    assert sum(view.totals.subtotal for view in views) == whole
+    assert sum(view.totals.coupon_amount for view in views) == expected
