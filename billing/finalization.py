@@ -14,6 +14,7 @@ from django.db import connection
 from django.utils import timezone
 
 from billing import coupons, credit_notes, credits
+from billing.credit_expiry import settle_ended_calls
 from billing.drafts import Draft, DraftLine, Payments, payments_of, revisions_of, totals_of
 from billing.line_details import detail_of
 from billing.models import (
@@ -74,6 +75,8 @@ def write_final(drafts: Sequence[Draft], *, actor: str) -> list[Statement]:
     if not drafts:
         return []
     tenant_id = drafts[0].statement.tenant_id
+    customer_ids = [draft.statement.customer_id for draft in drafts]
+    settle_ended_calls(tenant_id=tenant_id, customer_ids=customer_ids)
     with tenant_scope(tenant_id):
         customers = _locked_customers(tenant_id, drafts)
         current = list(_not_overtaken(tenant_id, drafts, customers))
