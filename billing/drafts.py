@@ -5,7 +5,7 @@ today, less what was charged for them.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -131,8 +131,12 @@ def draft_of(statement: Statement) -> Draft:
     return drafts_of([statement])[statement.id]
 
 
-def drafts_of(statements: Collection[Statement]) -> dict[int, Draft]:
-    """Return what drafts of one tenant have on them now, by id. Within a snapshot."""
+def drafts_of(
+    statements: Collection[Statement], *, own_lines: "OwnLines | None" = None
+) -> dict[int, Draft]:
+    """Return what drafts of one tenant have on them now, by id. Within a snapshot. `own_lines`
+    makes the lines of a draft's own period from their inputs; by default all of them, rated now.
+    """
     if not statements:
         return {}
     (tenant_id,) = {each.tenant_id for each in statements}
@@ -148,7 +152,7 @@ def drafts_of(statements: Collection[Statement]) -> dict[int, Draft]:
     for statement in statements:
         currency = statement.customer.currency
         own = inputs[statement.customer_id, period_of(statement)]
-        every_line = _own_lines(own.lines(), currency)
+        every_line = [*(own_lines or rated_lines)(own, currency)]
         moved: dict[int, Adjusted] = {}
         for each in adjusted[statement.id]:
             if each in changed:
@@ -163,7 +167,7 @@ def drafts_of(statements: Collection[Statement]) -> dict[int, Draft]:
             totals_of(statement, every_line, moved.values(), payments),
             revisions.get(statement.customer_id, (0, 0)),
             min(each.period_start for each in (statement, *adjusted[statement.id])),
-            own.digest(),
+            own.digest,
         )
     return drafts
 
@@ -211,7 +215,12 @@ def tax_rates_of(customer: Customer) -> list[TaxRate]:
     return [TaxRate(rate["name"], Decimal(rate["percent"])) for rate in customer.tax_rates]
 
 
-def _own_lines(lines: Lines, currency: str) -> list[DraftLine]:
+OwnLines = Callable[[Inputs, str], Sequence[DraftLine]]
+
+
+def rated_lines(inputs: Inputs, currency: str) -> Sequence[DraftLine]:
+    """Return the lines of a draft's own period."""
+    lines = inputs.lines()
     amounts = to_minor([line.amount for line in lines.values()], digits_of(currency))
     return [
         DraftLine(
@@ -318,7 +327,7 @@ def _changed(
         if each.id in with_adjustments
         or (
             each.state == StatementState.FINAL
-            and each.inputs != inputs[each.customer_id, period_of(each)].digest()
+            and each.inputs != inputs[each.customer_id, period_of(each)].digest
         )
     }
 

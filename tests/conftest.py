@@ -9,6 +9,7 @@ from django.core.management import call_command
 from django.db import connection
 from pytest_django import DjangoDbBlocker
 
+from billing.margin_revenue import forget_drafts
 from metering.intake.committer import PROCESS_COMMITTER
 from metering.limits.estimates import forget_estimates
 from metering.limits.halt_watch import stop_watching
@@ -87,6 +88,7 @@ def _fresh_process_memory() -> Iterator[None]:
     forget_estimates()
     forget_increase_requests()
     forget_pauses()
+    forget_drafts()
     yield
     forget_configurations()
     forget_known_keys()
