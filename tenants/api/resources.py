@@ -65,6 +65,10 @@ class Resource(ViewSetMixin, ApiView, Generic[Row]):
         """Return the rows that a list has, by its query parameters."""
         return self.rows()
 
+    def fitting(self, rows: Sequence[Row]) -> Sequence[Row]:
+        """Return the first of the rows that a page asks for, where all of them are too many."""
+        return rows
+
     def answers(self, rows: Sequence[Row]) -> Sequence[object]:
         """Return rows as they are answered."""
         return [self.answer_of(row) for row in rows]
@@ -105,7 +109,10 @@ class Resource(ViewSetMixin, ApiView, Generic[Row]):
         return row
 
     def list(self, request: Request, **path: object) -> HttpResponse:
-        return Response(paginate(request, self.listed_rows(), self.answers, order=self.order))
+        rows = self.listed_rows()
+        return Response(
+            paginate(request, rows, self.answers, order=self.order, fitting=self.fitting)
+        )
 
     @idempotent
     def create(self, request: Request, **path: object) -> Response:

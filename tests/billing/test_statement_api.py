@@ -86,6 +86,27 @@ def test_a_list_takes_as_many_queries_for_many_as_for_one(account: Account) -> N
         assert (one[0], many) == (1, (most, one[1]))
 
 
+def test_a_page_ends_before_one_draft_too_many_and_the_next_goes_on(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("billing.api.statements.DRAFTS_A_PAGE", 2)
+    billed = Billed.on(account, PER_REQUEST, since=month_start(4))
+    billed.finalize(month_start(3))
+    api = caller(account)
+    pages: list[list[tuple[object, object]]] = []
+    cursor: object = None
+    while cursor is not None or not pages:
+        further = {} if cursor is None else {"cursor": cursor}
+        body = api.get("/v1/statements", limit=500, **further).body
+        pages.append([(each["id"], each["state"]) for each in body["data"]])
+        cursor = body["next_cursor"]
+    assert [[state for _, state in page] for page in pages] == [
+        ["draft", "draft"],
+        ["draft", "final", "draft"],
+    ]
+    assert len({row for page in pages for row, _ in page}) == 5
+
+
 def test_who_asks_for_a_customer_sees_the_period_that_has_just_begun(account: Account) -> None:
     billed = Billed.on(account, PER_REQUEST, since=FIRST)
     with account.scope():
