@@ -2,7 +2,9 @@
 
 import re
 from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
+from functools import cache
 from typing import Final
+from zoneinfo import available_timezones
 
 from django.core.exceptions import ValidationError
 
@@ -19,6 +21,14 @@ _LENGTH_MAX: Final = 64
 # Of times that people and programs set; arithmetic with them stays far from where dates end.
 _YEARS: Final = range(1970, 2201)
 YEAR: Final = f"must lie in the years {_YEARS[0]} to {_YEARS[-1]}"
+
+
+@cache
+def time_zones() -> frozenset[str]:
+    """Return the names of all time zones. `localtime`, which Python also lists, is whatever a
+    machine is set to, and PostgreSQL does not know it; `Factory` is a machine that is not set.
+    """
+    return frozenset(available_timezones() - {"localtime", "Factory"})
 
 
 def parse_timestamp(text: str) -> datetime:

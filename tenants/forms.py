@@ -1,11 +1,11 @@
 """What forms of settings and keys ask for, on pages and in the admin alike."""
 
 from typing import Any, Final
-from zoneinfo import available_timezones
 
 from django import forms
 from django.utils import timezone
 
+from common.times import time_zones
 from tenants.models import UnpricedPolicy
 from tenants.number_fields import UsdField
 from tenants.roles import SCOPE_WORDS, Scope
@@ -18,7 +18,7 @@ def offer_zones(form: forms.BaseForm, present: str) -> None:
     """Offer every time zone, and the present one even if it is no longer known."""
     field = form.fields.get("timezone")
     if isinstance(field, forms.ChoiceField):
-        field.choices = [(name, name) for name in sorted(available_timezones() | {present})]
+        field.choices = [(name, name) for name in sorted(time_zones() | {present})]
 
 
 def _rate_field(side: str) -> UsdField:

@@ -7,9 +7,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import islice
 from typing import Any, ClassVar, cast
-from zoneinfo import available_timezones
 
-from django.utils.functional import SimpleLazyObject
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.fields import SkipField, empty
@@ -38,10 +36,8 @@ from common.money import (
     nanos_from_usd,
     usd_from_nanos,
 )
-from common.times import YEAR, is_known_year, parse_timestamp
+from common.times import YEAR, is_known_year, parse_timestamp, time_zones
 from common.values import COUNT_MAX, normal_value
-
-ZONES = SimpleLazyObject(lambda: frozenset(available_timezones()))
 
 
 class Spoken(serializers.Field[Any, Any, Any, Any]):
@@ -366,7 +362,7 @@ class Timezone(Spoken):
     example = "Europe/Berlin"
 
     def to_internal_value(self, data: object) -> str:
-        if not isinstance(data, str) or data not in ZONES:
+        if not isinstance(data, str) or data not in time_zones():
             raise serializers.ValidationError(
                 "must be the name of a time zone, as in Europe/Berlin", code="unknown_timezone"
             )

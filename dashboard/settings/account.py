@@ -1,7 +1,6 @@
 """A person's own account: the zone and the theme of pages, password and login sessions."""
 
 from typing import Final
-from zoneinfo import available_timezones
 
 from django import forms
 from django.contrib import messages
@@ -10,6 +9,7 @@ from django.http import HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
 
+from common.times import time_zones
 from dashboard.access import PageRequest
 from dashboard.buttons import button_of
 from dashboard.forms import form_page, form_token, save_once, sent_data
@@ -65,7 +65,7 @@ class AccountForm(forms.Form):
 
     def __init__(self, request: PageRequest) -> None:
         super().__init__(sent_data(request), initial={"timezone": request.user.timezone})
-        names = [(name, name) for name in sorted(available_timezones())]
+        names = [(name, name) for name in sorted(time_zones())]
         self.fields["timezone"].choices = [("", BROWSERS), *names]  # type: ignore[attr-defined]
 
 

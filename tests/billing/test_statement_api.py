@@ -1,14 +1,17 @@
 """Customers, subscriptions and statements over HTTP, and the files of statements."""
 
 from datetime import timedelta
+from unittest.mock import patch
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from psycopg.errors import SerializationFailure
 
 from billing.models import Customer, Statement
 from billing.statement_periods import remove_drafts
+from common.json_bodies import JsonObject
 from tests.billing.scene import (
     PER_REQUEST,
     Billed,
@@ -165,3 +168,33 @@ def _files(client: Client, account: Account, statement_id: int) -> list[bytes]:
     ]
     assert [answer.status_code for answer in answers] == [200, 200]
     return [answer.content for answer in answers]
+
+
+def test_who_asks_while_a_period_is_being_opened_gets_an_answer(account: Account) -> None:
+    billed = Billed.on(account, PER_REQUEST, since=FIRST)
+    with account.scope():
+        Customer.objects.filter(id=billed.customer.id).update(next_draft_at=FIRST)
+    opened: list[Customer] = []
+
+    def opened_by_someone_else(customer: Customer) -> None:
+        opened.append(customer)
+        raise OperationalError from SerializationFailure()
+
+    with patch("billing.api.statements.open_drafts", opened_by_someone_else):
+        assert caller(account).get("/v1/statements", customer="acme").status == 200
+    assert opened == [billed.customer]
+
+
+def test_a_zone_that_is_no_place_is_refused_everywhere(account: Account) -> None:
+    api = caller(account)
+    for zone in ("localtime", "Factory"):
+        fee = {"name": "Fee", "kind": "flat", "amount": "1"}
+        bodies: dict[str, JsonObject] = {
+            "/v1/plans": {"name": "P", "charges": [fee]},
+            "/v1/customers": {"key": "zoned", "name": "Zoned"},
+            "/v1/budgets": {"name": "B", "period": "day", "limit": {"cost_usd": "1"}},
+        }
+        for address, body in bodies.items():
+            refused = api.post(address, {**body, "timezone": zone})
+            assert (refused.status, "zone" in str(refused.body)) == (400, True)
+        assert api.get("/v1/usage", timezone=zone).status == 400
