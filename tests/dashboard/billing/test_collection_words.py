@@ -1,5 +1,6 @@
 """How Stripe's collection stands, on the pages of statements and customers."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -146,6 +147,9 @@ def test_a_statement_that_was_paid_is_called_so_and_a_void_one_owes_nothing(
     void(account, voided)
     assert "Acme paid $5.00 for" in words(page(owner, f"/statements/{paid.id}"))
     assert "Acme owes nothing for" in words(page(owner, f"/statements/{free.id}"))
+    link = re.search(r"/bill/[^<\s]+", page(owner, f"/statements/{paid.id}"))
+    assert link is not None
+    assert "$5.00 paid" in words(page(Client(), link[0]))
     for address in ("/statements", f"/customers/{acme.id}"):
         listed = words(page(owner, address))
         assert "final paid $5.00" in listed
