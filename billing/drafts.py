@@ -359,8 +359,9 @@ def _coupons_before(tenant_id: int, statements: Collection[Statement]) -> dict[i
         coupon_adjustments__has_any_keys=[str(id_) for id_ in taken],
     )
     for amounts in adjusting.values_list("coupon_adjustments", flat=True):
-        for id_ in taken:
-            taken[id_] += amounts.get(str(id_), 0)
+        for id_, amount in amounts.items():
+            if int(id_) in taken:
+                taken[int(id_)] += amount
     return taken
 
 
