@@ -24,9 +24,10 @@ YEAR: Final = f"must lie in the years {_YEARS[0]} to {_YEARS[-1]}"
 
 
 @cache
-def time_zones() -> frozenset[str]:
-    """Return the names of all time zones. `localtime`, which Python also lists, is whatever a
-    machine is set to, and PostgreSQL does not know it; `Factory` is a machine that is not set.
+def zone_names() -> frozenset[str]:
+    """Return every time zone, for which Python reads a folder of files. `localtime`, which is also
+    there, is what a machine is set to, and PostgreSQL does not know it; `Factory` is a machine that
+    is not set.
     """
     return frozenset(available_timezones() - {"localtime", "Factory"})
 

@@ -71,7 +71,7 @@ class Problem:
     reason: SourceReason
 
     @property
-    def rank(self) -> tuple[Any, ...]:
+    def rank(self) -> tuple[object, ...]:
         return (RANKS.index(self.reason.outcome), -self.reason.count, self.line.name)
 
     @property
@@ -156,7 +156,7 @@ class SourceLine:
         return sum(reason.count for reason in self.row.reasons if reason.is_harmless)
 
     @property
-    def rank(self) -> tuple[Any, ...]:
+    def rank(self) -> tuple[object, ...]:
         """By consequence, then by how much arrives."""
         problems = self.problems
         worst = problems[0].rank if problems else (len(RANKS), 0, "")

@@ -10,7 +10,7 @@ from django.utils import timezone
 from common.errors import Conflict
 from common.json_bodies import JsonObject
 from common.money import USD_NANOS_MAX
-from common.times import time_zones
+from common.times import zone_names
 from common.values import COUNT_MAX
 from metering.budgets.reading import read_budget_index
 from metering.budgets.rules import BudgetRule, LevelRule
@@ -93,7 +93,7 @@ def _problems(budget: Budget) -> Iterator[Problem]:
 
 
 def _time_problems(budget: Budget) -> Iterator[Problem]:
-    if budget.timezone not in time_zones():
+    if budget.timezone not in zone_names():
         yield Problem("timezone", "There is no such time zone.", "unknown_timezone")
     if budget.anchor_at is not None and (budget.anchor_at.second or budget.anchor_at.microsecond):
         yield Problem("anchor_at", "Periods begin at whole minutes.")

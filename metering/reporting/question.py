@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Final
 
 from common.errors import InvalidRequest
-from common.times import time_zones
+from common.times import zone_names
 from metering.core import dimensions
 from metering.core.dimensions import MATCHABLE
 from metering.models import Operation, Status
@@ -57,7 +57,7 @@ class UsageQuestion:
 
     def __post_init__(self) -> None:
         check_range(self.starts_at, self.ends_at)
-        if self.timezone not in time_zones():
+        if self.timezone not in zone_names():
             raise InvalidQuestion("unknown_timezone", "timezone is a name as in Europe/Berlin.")
         check_filters(self.filters)
         for name in self.group_by:
