@@ -8,7 +8,7 @@ from django.forms.renderers import BaseRenderer
 from django.forms.utils import flatatt
 from django.utils import timezone
 from django.utils.html import format_html
-from django.utils.safestring import SafeString, mark_safe
+from django.utils.safestring import SafeString
 
 from common.times import zone_names
 from tenants.models import UnpricedPolicy
@@ -34,19 +34,14 @@ class ZoneSelect(forms.Select):
     def render(
         self,
         name: str,
-        value: Any,
-        attrs: dict[str, Any] | None = None,
+        value: object,
+        attrs: dict[str, object] | None = None,
         renderer: BaseRenderer | None = None,
     ) -> SafeString:
         chosen = self.format_value(value)
-        options = "\n".join(
-            _option(str(zone), str(label), zone in chosen) for zone, label in self.choices
-        )
-        return format_html(
-            "<select{}>{}</select>",
-            flatatt(self.build_attrs(self.attrs, {"name": name, **(attrs or {})})),
-            mark_safe(options),  # noqa: S308 - each was escaped
-        )
+        options = [_option(str(zone), str(label), zone in chosen) for zone, label in self.choices]
+        attributes = flatatt(self.build_attrs(self.attrs, {"name": name, **(attrs or {})}))
+        return format_html("<select{}>" + "{}\n" * len(options) + "</select>", attributes, *options)
 
 
 class ZoneField(forms.ChoiceField):

@@ -1,7 +1,8 @@
 """How `make test` divides the tests among processes, each of which has a database of its own.
 
 A file's tests run in one process. So do all tests that start a whole service: two services at once
-would measure each other. As they take longest they begin first.
+would measure each other. So do all of Chromium, which is warm after the first. As these two take
+longest they begin first.
 """
 
 from typing import Final
@@ -23,12 +24,22 @@ SERVICE_FILES: Final = frozenset(
     }
 )
 SERVICES: Final = "services"
+BROWSER: Final = "tests/dashboard/browser/"
+LONGEST: Final = (SERVICES, BROWSER)
 
 
 def share_of(nodeid: str) -> str:
     """What is run together with a test, in one process."""
     file = nodeid.partition("::")[0]
-    return SERVICES if file in SERVICE_FILES else file
+    if file in SERVICE_FILES:
+        return SERVICES
+    return BROWSER if file.startswith(BROWSER) else file
+
+
+def turn_of(nodeid: str) -> int:
+    """When a test's share begins: the longest are first."""
+    share = share_of(nodeid)
+    return LONGEST.index(share) if share in LONGEST else len(LONGEST)
 
 
 class SideBySide(LoadFileScheduling):  # type: ignore[misc] # it ships no types

@@ -1,13 +1,10 @@
 """People who look at pages."""
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count
-from pathlib import Path
 
 import pytest
 from django.test import Client
-from playwright.sync_api import Browser, sync_playwright
 
 from metering.simulation import preview
 from tenants.models import User
@@ -16,12 +13,7 @@ from tenants.roles import Role
 from tests.factories import Account
 
 BACKEND = "django.contrib.auth.backends.ModelBackend"
-CHROMIUM = Path("/usr/bin/chromium")
 _numbers = count(1)
-
-needs_chromium = pytest.mark.skipif(
-    not CHROMIUM.exists(), reason=f"Page tests need {CHROMIUM}: apt-get install chromium."
-)
 
 
 def sign_in(email: str) -> Client:
@@ -57,16 +49,3 @@ def owner(account: Account) -> Client:
 def as_role(account: Account) -> Callable[[Role], Client]:
     """Somebody of that role, signed in."""
     return lambda role: sign_in(make_member(account, role))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    # The driver runs an event loop in this thread, which Django takes for asynchronous code.
-    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
-    with sync_playwright() as driver:
-        chromium = driver.chromium.launch(
-            executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-background-networking"]
-        )
-        yield chromium
-        chromium.close()
-    del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]

@@ -1,16 +1,17 @@
 """Opens pages in Chromium as a person does, and collects what is wrong with them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, Page, Request, expect
+from playwright.sync_api import Page, Request, expect
 
 WIDTHS: Final = (1440, 390)
 Scheme = Literal["light", "dark"]
+SCHEMES: Final[tuple[Scheme, ...]] = ("light", "dark")
 
 
 @dataclass(frozen=True)
@@ -19,14 +20,13 @@ class Look:
 
     width: int
     scheme: Scheme
-    # What axe looks for; none named: all that it can.
-    rules: tuple[str, ...] = ()
 
 
-# What of a page depends on its theme and width.
-OF_LOOKS: Final = ("color-contrast",)
-# Each theme and each width. The walks of other members look in the other two ways.
-EVERY_LOOK: Final = (Look(1440, "light"), Look(390, "dark", OF_LOOKS))
+# A busy machine changes no outcome.
+SETTLED_MS: Final = 60_000
+LOOKS: Final = tuple(Look(width, scheme) for width in WIDTHS for scheme in SCHEMES)
+# What axe finds of a page may depend on its theme; widths differ in what does not fit.
+OF_THEMES: Final = ("color-contrast",)
 
 
 def watch(page: Page, server_url: str) -> list[str]:
@@ -65,17 +65,17 @@ def settle(page: Page) -> None:
     """Wait until all parts are read and all charts drawn."""
     expect(
         page.locator("[hx-trigger=load].htmx-request, [hx-trigger=load] .skeleton")
-    ).to_have_count(0, timeout=15_000)
-    expect(page.locator(".chart[id]:not([data-ready])")).to_have_count(0, timeout=15_000)
+    ).to_have_count(0, timeout=SETTLED_MS)
+    expect(page.locator(".chart[id]:not([data-ready])")).to_have_count(0, timeout=SETTLED_MS)
 
 
-def problems_of(page: Page, *, rules: Sequence[str] = ()) -> list[str]:
+def problems_of(page: Page, *, rules: Sequence[str] = (), asks_axe: bool = True) -> list[str]:
     """What is wrong with the page as it stands: content wider than the window, and violations of
     these rules of axe (none named: of all), where it is installed.
     """
     wider = overflow(page)
     result = [f"{wider} px wider than the window"] if wider > 0 else []
-    if find_spec("axe_playwright_python") is None:
+    if not asks_axe or find_spec("axe_playwright_python") is None:
         return result
     if not page.evaluate("'axe' in window"):
         page.evaluate(_axe_script())
@@ -97,31 +97,49 @@ def _axe_script() -> str:
     return str(Axe().axe_script)
 
 
-def walk(
-    browser: Browser,
-    server_url: str,
-    paths: Sequence[str],
-    *,
-    session: str = "",
-    looks: Iterable[Look] = EVERY_LOOK,
-) -> dict[str, list[str]]:
-    """Open every path in these looks; return the problems of each. `session` is the cookie of a
-    person who has signed in.
+class Walker:
+    """Opens addresses in a tab, as the person who has signed in there; `complaints` is what is
+    watched of it.
     """
-    problems: dict[str, list[str]] = {}
-    # An open page keeps the server from ending, so this closes after a failure, too.
-    with browser.new_context(base_url=server_url) as context:
-        if session:
-            context.add_cookies([{"name": "sessionid", "value": session, "url": server_url}])
-        page = context.new_page()
-        complaints = watch(page, server_url)
-        for look in looks:
-            page.set_viewport_size({"width": look.width, "height": 900})
-            page.emulate_media(color_scheme=look.scheme)
-            for path in paths:
-                page.goto(path)
-                settle(page)
-                if result := complaints + problems_of(page, rules=look.rules):
-                    problems[f"{path} {look.scheme} {look.width}"] = result
-                complaints.clear()
-    return problems
+
+    def __init__(self, page: Page, complaints: list[str]) -> None:
+        self.page = page
+        self.problems: dict[str, list[str]] = {}
+        self._complaints = complaints
+
+    def visit(self, path: str, looks: Sequence[Look]) -> None:
+        """Open a page and look at it in each of these ways, without asking for it again."""
+        self._look(looks[0])
+        self.page.goto(path)
+        self._judge(path, looks[0])
+        for look in looks[1:]:
+            self._look(look)
+            self._judge(path, look, rules=OF_THEMES)
+
+    def visit_refused(self, path: str, look: Look, *, status: int) -> None:
+        """Open what is answered with an error page. Chromium itself writes of the status, and that
+        alone.
+        """
+        self._look(look)
+        answer = self.page.goto(path)
+        assert answer is not None
+        assert answer.status == status
+        said = [
+            line
+            for line in self._complaints
+            if f"the server responded with a status of {status}" in line
+        ]
+        assert len(said) == 1
+        self._complaints.remove(said[0])
+        self._judge(path, look)
+
+    def _look(self, look: Look) -> None:
+        self.page.set_viewport_size({"width": look.width, "height": 900})
+        self.page.emulate_media(color_scheme=look.scheme)
+
+    def _judge(self, path: str, look: Look, *, rules: Sequence[str] = ()) -> None:
+        settle(self.page)
+        result = problems_of(self.page, rules=rules, asks_axe=look.width == WIDTHS[0])
+        if result := self._complaints + result:
+            self.problems[f"{path} {look.scheme} {look.width}"] = result
+        self._complaints.clear()

@@ -19,7 +19,9 @@ def test_it_is_written_as_djangos_own() -> None:
     for value in ("UTC", "", "<a>", "unknown"):
         plain, quick = (form(data={"zone": value}) for form in (Plain, Quick))
         for form in (plain, quick):
-            form.fields["zone"].choices = choices  # type: ignore[attr-defined]
-            form.fields["zone"].widget.attrs = {"class": "wide", "autofocus": True, "lang": False}
+            field = form.fields["zone"]
+            assert isinstance(field, forms.ChoiceField)
+            field.choices = choices
+            field.widget.attrs = {"class": "wide", "autofocus": True, "lang": False}
         assert isinstance(quick.fields["zone"].widget, ZoneSelect)
         assert parse_html(str(plain["zone"])) == parse_html(str(quick["zone"]))

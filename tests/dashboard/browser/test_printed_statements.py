@@ -2,14 +2,13 @@
 
 import io
 
-from playwright.sync_api import Browser
+from playwright.sync_api import Page
 from pypdf import PdfReader
 
 from billing.statement_files import file_of
 from common.json_bodies import JsonObject
 from tenants.scope import tenant_scope
 from tests.billing.scene import Billed, make_customer, make_plan, month_start, put_on
-from tests.dashboard.conftest import needs_chromium
 from tests.factories import Account
 
 FIRST = month_start(1)
@@ -19,8 +18,6 @@ A4 = (595, 842)
 PRINTED_WIDTH = round(178 / 25.4 * 96)
 LONG_NAME = "Reasoning-heavy ticket answers with retrieval over the knowledge base, input tokens"
 UNBROKEN = "anthropic/claude-sonnet-4-5-20250929:extended-thinking-budget-1048576-eu-west-3"
-
-pytestmark = needs_chromium
 
 
 def _fee(name: str, amount: str) -> JsonObject:
@@ -44,29 +41,26 @@ def _statement(account: Account, charges: list[JsonObject]) -> str:
         return file_of(statement, "html").decode()
 
 
-def _pdf(browser: Browser, html: str) -> PdfReader:
+def _pdf(tab: Page, html: str) -> PdfReader:
     """Print a page; nothing may be wider than the paper, or Chromium would shrink or cut it."""
-    page = browser.new_page(viewport={"width": PRINTED_WIDTH, "height": 900})
-    try:
-        page.set_content(html)
-        page.emulate_media(media="print")
-        wide = page.evaluate(
-            "() => [...document.querySelectorAll('body *')].filter(each =>"
-            " each.scrollWidth > each.clientWidth + 1 && getComputedStyle(each).display != 'inline'"
-            " || each.getBoundingClientRect().right > innerWidth + 1).map(each => each.outerHTML)"
-        )
-        assert wide == []
-        return PdfReader(io.BytesIO(page.pdf(prefer_css_page_size=True)))
-    finally:
-        page.close()
+    tab.set_viewport_size({"width": PRINTED_WIDTH, "height": 900})
+    tab.set_content(html)
+    tab.emulate_media(media="print")
+    wide = tab.evaluate(
+        "() => [...document.querySelectorAll('body *')].filter(each =>"
+        " each.scrollWidth > each.clientWidth + 1 && getComputedStyle(each).display != 'inline'"
+        " || each.getBoundingClientRect().right > innerWidth + 1).map(each => each.outerHTML)"
+    )
+    assert wide == []
+    return PdfReader(io.BytesIO(tab.pdf(prefer_css_page_size=True)))
 
 
 def _texts(pdf: PdfReader) -> list[str]:
     return [" ".join(page.extract_text().split()) for page in pdf.pages]
 
 
-def test_a_statement_of_one_line_is_one_page_of_a4(account: Account, browser: Browser) -> None:
-    pdf = _pdf(browser, _statement(account, [_fee("Platform fee", "1200")]))
+def test_a_statement_of_one_line_is_one_page_of_a4(account: Account, tab: Page) -> None:
+    pdf = _pdf(tab, _statement(account, [_fee("Platform fee", "1200")]))
     assert [tuple(map(round, page.mediabox[2:])) for page in pdf.pages] == [A4]
     [text] = _texts(pdf)
     for words in ("Statement 000001", "Platform fee", "VAT 19% $228.00", "Amount due $1,428.00"):
@@ -75,12 +69,12 @@ def test_a_statement_of_one_line_is_one_page_of_a4(account: Account, browser: Br
 
 
 def test_a_long_statement_repeats_its_header_and_ends_with_its_total(
-    account: Account, browser: Browser
+    account: Account, tab: Page
 ) -> None:
     names = [f"Seat {number:03}" for number in range(1, 116)]
     charges = [_fee(name, "1234567.89") for name in names]
     charges += [_fee(LONG_NAME, "0.01"), _fee(UNBROKEN, "0.02")]
-    pdf = _pdf(browser, _statement(account, charges))
+    pdf = _pdf(tab, _statement(account, charges))
     assert {tuple(map(round, page.mediabox[2:])) for page in pdf.pages} == {A4}
     texts = _texts(pdf)
     # About 25 lines fit on a page, as the machine's fonts are.

@@ -5,14 +5,12 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from django.test import Client
-from playwright.sync_api import Browser, Locator, Page, expect
-from pytest_django.live_server_helper import LiveServer
+from playwright.sync_api import Locator, Page, expect
 
-from tests.dashboard.conftest import needs_chromium
 from tests.dashboard.walk_tenant import furnish
 from tests.factories import Account
 
-QUESTIONS: Final = Path(__file__).parents[2] / "docs" / "questions.md"
+QUESTIONS: Final = Path(__file__).parents[3] / "docs" / "questions.md"
 CLICKS_MAX: Final = 3
 # What a link in italics is.
 FIRST: Final = {
@@ -59,16 +57,11 @@ def expect_answer(page: Page, words: str) -> None:
     expect(answer.locator(":is(data, tbody tr, svg, .chart, input):visible").first).to_be_visible()
 
 
-@needs_chromium
 def test_each_question_is_answered_in_three_clicks(
-    browser: Browser, live_server: LiveServer, account: Account, owner: Client
+    owners_tab: Page, account: Account, owner: Client
 ) -> None:
     furnish(account, owner)
-    context = browser.new_context(base_url=live_server.url, viewport={"width": 1440, "height": 900})
-    session = owner.cookies["sessionid"].value
-    context.add_cookies([{"name": "sessionid", "value": session, "url": live_server.url}])
-    page = context.new_page()
-    page.set_default_timeout(10_000)
+    page = owners_tab
     asked = questions()
     assert len(asked) == 10
     for each in asked:
@@ -83,4 +76,3 @@ def test_each_question_is_answered_in_three_clicks(
         except AssertionError as error:
             error.add_note(each.words)
             raise
-    context.close()
