@@ -21,6 +21,7 @@ from metering.api import (
     usage,
 )
 from metering.api.annotations import AnnotationRemoval, Annotations
+from metering.api.attribute_mappings import AttributeMappingsView
 from metering.api.breakers import Breakers
 from metering.api.budgets import Budgets
 from metering.api.jobs import Jobs
@@ -98,6 +99,7 @@ urlpatterns = [
     path("teams", Teams.as_view(LIST_AND_CREATE)),
     path("settings", settings.SettingsView.as_view()),
     path("audit-log", AuditLog.as_view(LIST)),
+    path("attribute-mappings", AttributeMappingsView.as_view()),
     path("sources", sources.SourcesView.as_view()),
     path("savings", savings.SavingsView.as_view()),
     path("what-if", savings.WhatIfView.as_view()),
