@@ -37,6 +37,7 @@ from tenants.api.resources import (
     LIST_AND_CREATE,
     REMOVE,
     SHOW,
+    SHOW_AND_CHANGE,
     SHOW_AND_REMOVE,
     SHOW_CHANGE_AND_REMOVE,
 )
@@ -97,6 +98,7 @@ urlpatterns = [
     path("keys", Keys.as_view(LIST_AND_CREATE)),
     path("keys/<int:key_id>", Keys.as_view(REMOVE)),
     path("teams", Teams.as_view(LIST_AND_CREATE)),
+    path("teams/<int:team_id>", Teams.as_view(SHOW_AND_CHANGE)),
     path("settings", settings.SettingsView.as_view()),
     path("audit-log", AuditLog.as_view(LIST)),
     path("attribute-mappings", AttributeMappingsView.as_view()),
