@@ -4,6 +4,10 @@
 import os
 import sys
 
+from config.garbage import collect_seldom
+
+collect_seldom()
+
 from django.core.management import execute_from_command_line
 
 from config.command_database import database_for_command

@@ -68,7 +68,7 @@ class AlertSettingsFields(forms.Form):
         help_text="Leave empty to keep them unchanged.",
     )
 
-    def clean(self) -> dict[str, Any]:
+    def clean(self) -> dict[str, object]:
         data: dict[str, Any] = super().clean() or self.cleaned_data
         begins, ends = data.get("quiet_from"), data.get("quiet_until")
         if (begins is None) != (ends is None):
@@ -119,7 +119,7 @@ def rule_fields() -> dict[str, forms.Field]:
     return fields
 
 
-def initial_of_rules(settings: AlertSettings) -> dict[str, Any]:
+def initial_of_rules(settings: AlertSettings) -> dict[str, object]:
     """Return what the fields of rules begin with."""
     return {
         f"{name}_{part}": value
@@ -133,10 +133,10 @@ class Lines(forms.CharField):
 
     widget = forms.Textarea(attrs={"rows": 3})
 
-    def prepare_value(self, value: Any) -> Any:
+    def prepare_value(self, value: object) -> object:
         return "\n".join(map(str, value)) if isinstance(value, list) else value
 
-    def clean(self, value: Any) -> Any:
+    def clean(self, value: object) -> object:
         text = super().clean(value)
         return [line.strip() for line in text.splitlines() if line.strip()]
 
@@ -178,7 +178,7 @@ class ChannelFields(forms.Form):
         "empty for any, by severity.",
     )
 
-    def changed_fields(self) -> dict[str, Any]:
+    def changed_fields(self) -> dict[str, object]:
         """Return the kind's fields that were typed; what is shown in part stays as it is."""
         changed = (name for name in self.changed_data if name.startswith(PREFIX))
         return {name.removeprefix(PREFIX): self.cleaned_data[name] for name in changed}

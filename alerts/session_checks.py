@@ -9,12 +9,21 @@ reads, and one that writes if there is a loop: none takes long.
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import Any, Final, TypeGuard
+from typing import Final, TypeGuard
 
 from django.db import connection, transaction
 
 from alerts.incidents import RANK, Observation, end, observe
-from alerts.loops import CALLS_MAX, Call, Finding, SessionVerdict, Strength, judge
+from alerts.loops import (
+    CALLS_MAX,
+    OUTPUT_TOKENS_MIN,
+    Call,
+    Finding,
+    SessionVerdict,
+    Strength,
+    judge,
+    may_loop,
+)
 from alerts.models import SERVICE, EntryKind, Incident, IncidentKind, Severity
 from alerts.settings import settings_of
 from common.money import NANOS_PER_USD, money
@@ -23,6 +32,7 @@ from metering.models import HaltKind, IngestBatch, Operation, Status
 from metering.reporting.session_calls import (
     SessionCall,
     latest_calls,
+    likenesses,
     session_costs,
     sessions_of_batches,
 )
@@ -58,8 +68,8 @@ WAITING: Final = """
         ) oldest
     ) waiting WHERE events_before < %s ORDER BY id
 """
-OPERATIONS: Final[Mapping[int, Any]] = dict(Operation.choices)
-STATUSES: Final[Mapping[int, Any]] = dict(Status.choices)
+OPERATIONS: Final[Mapping[int, object]] = dict(Operation.choices)
+STATUSES: Final[Mapping[int, object]] = dict(Status.choices)
 # Values that all of a session's calls share tell whom it concerns.
 SHARED: Final = ("team", "customer", "user", "feature", "agent")
 
@@ -120,10 +130,20 @@ def end_loops(*, tenant_id: int, now: datetime) -> int:
 def _check(tenant_id: int, sessions: Sequence[str], now: datetime) -> None:
     """Judge some sessions, and write incidents of their loops."""
     with tenant_scope(tenant_id):
-        calls_by_session = latest_calls(
+        since = now - RECENT - LOOK_BACK
+        # Most sessions repeat nothing: it takes a count to see that, and reading their calls is
+        # what would take time.
+        alike = likenesses(
             tenant_id=tenant_id,
             sessions=sessions,
-            since=now - RECENT - LOOK_BACK,
+            since=since,
+            limit=CALLS_MAX,
+            output_tokens_min=OUTPUT_TOKENS_MIN,
+        )
+        calls_by_session = latest_calls(
+            tenant_id=tenant_id,
+            sessions=[session for session, likeness in alike.items() if may_loop(*likeness)],
+            since=since,
             limit=CALLS_MAX,
         )
         verdicts = {

@@ -7,11 +7,11 @@ import itertools
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import get_context
 from multiprocessing.synchronize import Event
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -169,7 +169,7 @@ class _Attacks:
 
 def watched(
     port: int,
-    headers: Any,
+    headers: Mapping[str, str],
     attack: Attack,
     *,
     clients: int = 1,

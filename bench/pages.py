@@ -16,7 +16,7 @@ from http.cookies import SimpleCookie
 from multiprocessing import get_context
 from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from urllib.parse import urlencode
 
 from bench import drawn, reading
@@ -24,6 +24,7 @@ from bench.events import Load, budget_bodies
 from bench.kit.figures import Row
 from bench.kit.load import percentile, send
 from bench.kit.service import Service, headers_of
+from bench.kit.wire import JsonObject
 
 # Events of the whole range are taken in: by default they would be refused after 35 days.
 ENVIRONMENT: Final = {"EVENT_MAX_AGE_DAYS": "100"}
@@ -241,11 +242,11 @@ def _found_in(browser: Browser) -> Iterator[str]:
         yield match[1]
 
 
-def _fill(service: Service, stored: int) -> dict[str, Any]:
+def _fill(service: Service, stored: int) -> JsonObject:
     """Store events of 90 days in the order of their time, through the API; return who owns them."""
     file = Path(service.folder) / TENANT_FILE
     if file.exists():
-        owner: dict[str, Any] = json.loads(file.read_text())
+        owner: JsonObject = json.loads(file.read_text())
         return owner
     printed = service.manage("create_tenant", "pages", "--owner", "pages@example.com", "--json")
     owner = json.loads(printed.splitlines()[-1])

@@ -51,7 +51,7 @@ def _problems(customer: Customer) -> Iterator[Problem]:
 
 @transaction.atomic
 def create_customer(
-    *, tenant: Tenant, actor: str, links: Sequence[Mapping[str, Any]] = (), **fields: Any
+    *, tenant: Tenant, actor: str, links: Sequence[Mapping[str, object]] = (), **fields: Any
 ) -> Customer:
     """Add a customer, whose usage is that with its key as `customer`, and that of further links.
 

@@ -33,12 +33,12 @@ class TaxRatesField(forms.CharField):
             label="Taxes", required=False, max_length=2000, help_text=TAX_RATES_HELP, **options
         )
 
-    def prepare_value(self, value: Any) -> Any:
+    def prepare_value(self, value: object) -> object:
         if not isinstance(value, list):
             return value
         return "\n".join(f"{rate['name']} {rate['percent']}" for rate in value)
 
-    def clean(self, value: Any) -> Any:
+    def clean(self, value: object) -> object:
         """Raises ValidationError that names the line which cannot be read."""
         lines = [line.strip() for line in (super().clean(value) or "").splitlines()]
         rates = [_rate_of(line) for line in lines if line]

@@ -27,7 +27,7 @@ class AmountsForm(forms.Form):
         """Return the currency that the amounts are in; None while no customer is known."""
         raise NotImplementedError
 
-    def clean(self) -> dict[str, Any]:
+    def clean(self) -> dict[str, object]:
         data: dict[str, Any] = super().clean() or self.cleaned_data
         currency = self.currency()
         for name in self.amounts if currency else ():

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from django.db import transaction
@@ -25,7 +25,7 @@ VERSIONS_MAX: Final = 500
 
 
 @transaction.atomic
-def create_plan(*, tenant: Tenant, actor: str, terms: Terms, **fields: Any) -> Plan:
+def create_plan(*, tenant: Tenant, actor: str, terms: Terms, **fields: object) -> Plan:
     """Add a plan whose version 1 has these terms. Raises NameTaken, and ValidationError by the
     members of terms.
     """
@@ -79,7 +79,7 @@ def _add_version(
 
 
 @transaction.atomic
-def update_plan(plan: Plan, *, actor: str, changes: Mapping[str, Any]) -> Plan:
+def update_plan(plan: Plan, *, actor: str, changes: Mapping[str, object]) -> Plan:
     """Change a plan's name; everything else of it is terms, or what periods depend on."""
     with (
         name_once("plan", str(changes.get("name", plan.name))),

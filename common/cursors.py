@@ -28,7 +28,7 @@ def write_cursor(position: object) -> str:
     return base64.urlsafe_b64encode(msgspec.json.encode(position)).rstrip(b"=").decode()
 
 
-def read_cursor(text: str) -> Any:
+def read_cursor(text: str) -> object:
     """Return the position in a cursor. Raises InvalidCursor if it holds none."""
     try:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)

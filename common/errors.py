@@ -120,7 +120,7 @@ class Halted(MeteringError):
 
     code = "halted"
 
-    def __init__(self, detail: str, *, code: str = "halted", **members: Any) -> None:
+    def __init__(self, detail: str, *, code: str = "halted", **members: object) -> None:
         super().__init__(detail, **members)
         self.code = code
 
@@ -162,7 +162,7 @@ class EventRejected:
 
     def as_error(self, index: int) -> dict[str, Any]:
         """The event's line in an answer's `errors`."""
-        error: dict[str, Any] = {"index": index, "code": self.code, "detail": self.detail}
+        error: dict[str, object] = {"index": index, "code": self.code, "detail": self.detail}
         if self.event_id is not None:
             error["id"] = self.event_id[:QUOTED_CHARACTERS_MAX]
         if self.pointer is not None:

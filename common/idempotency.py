@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from django.db.backends.utils import CursorWrapper
 
 from common.errors import Conflict, IdempotencyConflict, InvalidRequest
+from common.queries import TakesStatements
 from common.sealing import Unreadable, seal, unseal
 
 HEADER: Final = "Idempotency-Key"
@@ -89,7 +90,9 @@ def claim_keys(
     }
 
 
-def keep_answers(cursor: CursorWrapper, tenant_id: int, answers: Mapping[str, KeptAnswer]) -> None:
+def keep_answers(
+    cursor: TakesStatements, tenant_id: int, answers: Mapping[str, KeptAnswer]
+) -> None:
     """Keep the answers of claimed keys."""
     for key, (status, data) in answers.items():
         cursor.execute(
@@ -99,7 +102,7 @@ def keep_answers(cursor: CursorWrapper, tenant_id: int, answers: Mapping[str, Ke
         )
 
 
-def free_keys(cursor: CursorWrapper, tenant_id: int, keys: Iterable[str]) -> None:
+def free_keys(cursor: TakesStatements, tenant_id: int, keys: Iterable[str]) -> None:
     """Give claimed keys back: a refusal leaves them free."""
     if names := list(keys):
         cursor.execute(

@@ -1,13 +1,24 @@
 """Reading rows by a statement of one's own, on Django's connection."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from datetime import date
+from decimal import Decimal
+from typing import Any, Protocol, cast
+from uuid import UUID
 
 from django.db import connection
 
 Row = tuple[Any, ...]
 Rows = list[Row]
-Parameters = Sequence[Any] | Mapping[str, Any]
+# What a cursor takes.
+Parameter = str | bytes | int | float | Decimal | date | UUID | list[Any] | tuple[Any, ...] | None
+Parameters = Sequence[object] | Mapping[str, object]
+
+
+class TakesStatements(Protocol):
+    """A cursor, or what sends statements whose answers no one waits for."""
+
+    def execute(self, statement: str, parameters: Sequence[Parameter], /) -> object: ...
 
 
 def fetch_rows(
@@ -17,7 +28,8 @@ def fetch_rows(
     with connection.cursor() as cursor:
         if tuning is not None:
             cursor.execute(tuning)
-        cursor.execute(statement, parameters)
+        # Django's types leave out some that psycopg adapts.
+        cursor.execute(statement, cast(Any, parameters))
         rows: Rows = cursor.fetchall()
         return rows
 

@@ -2,7 +2,9 @@
 
 import re
 from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
+from functools import cache
 from typing import Final
+from zoneinfo import available_timezones
 
 from django.core.exceptions import ValidationError
 
@@ -19,6 +21,12 @@ _LENGTH_MAX: Final = 64
 # Of times that people and programs set; arithmetic with them stays far from where dates end.
 _YEARS: Final = range(1970, 2201)
 YEAR: Final = f"must lie in the years {_YEARS[0]} to {_YEARS[-1]}"
+
+
+@cache
+def zone_names() -> frozenset[str]:
+    """Return every time zone, for which Python reads a folder of files."""
+    return frozenset(available_timezones())
 
 
 def parse_timestamp(text: str) -> datetime:

@@ -10,10 +10,15 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from config.garbage import collect_seldom
+
+collect_seldom()
+
 from celery import Celery
 from celery.exceptions import SecurityWarning
 from celery.schedules import crontab
-from celery.signals import celeryd_init, worker_process_init
+from celery.signals import celeryd_init, task_prerun, worker_process_init
+from django.db import close_old_connections
 
 from config import work_metrics
 from config.connections import JOBS, limit_process
@@ -23,6 +28,8 @@ from config.queues import DEFAULT_QUEUE, HARD_LIMIT_SECONDS, LimitsByQueue, rout
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
 
+# A process keeps its connection for so many tasks: making one takes longer than most tasks do.
+TASKS_PER_CONNECTION = 1_000
 # By so much the clocks of two machines may differ.
 CLOCKS_APART_SECONDS = 60.0
 # Background work yields the processors to processes that answer callers: a third of an equal share.
@@ -142,6 +149,8 @@ def configure(environment: Environment) -> dict[str, Any]:
         # A process takes a message when it is free to begin, so that none waits behind a long task
         # while another process is idle.
         "worker_prefetch_multiplier": 1,
+        # Celery closes after twice as many.
+        "CELERY_DB_REUSE_MAX": TASKS_PER_CONNECTION // 2,
         "worker_hijack_root_logger": False,
         # The log's lines go to standard output as they are, not as warnings about output.
         "worker_redirect_stdouts": False,
@@ -167,3 +176,5 @@ application.autodiscover_tasks(["billing"], related_name="tasks_reconciliation")
 work_metrics.listen()
 celeryd_init.connect(be_nice)
 worker_process_init.connect(lambda **_: limit_process(JOBS), weak=False)
+# What the server has closed, or what is too old, is made anew before a task needs it.
+task_prerun.connect(lambda **_: close_old_connections(), weak=False)

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from django.conf import settings
 from psycopg import Connection
+from psycopg.rows import TupleRow
 
 # The threads that borrow are fewer (WEB_THREADS): none of them ever waits for another's.
 POOL_SIZE_MAX: Final = 256
@@ -52,7 +53,7 @@ def limit_process(limits: Limits) -> None:
     _Process.limits = limits
 
 
-def limit_connection(connection: Connection[Any]) -> None:
+def limit_connection(connection: Connection[TupleRow]) -> None:
     """Set the limits of a new connection."""
     is_pooled = getattr(connection, "_pool", None) is not None
     statement_ms, lock_ms, idle_ms = PAGES if is_pooled else _Process.limits
@@ -63,7 +64,7 @@ def limit_connection(connection: Connection[Any]) -> None:
     _share_priority(connection)
 
 
-def _share_priority(connection: Connection[Any]) -> None:
+def _share_priority(connection: Connection[TupleRow]) -> None:
     """Let the server's process be as nice as this thread, for which it works. The embedded server
     alone: that of another machine, or container, has other numbers of processes.
     """
@@ -83,7 +84,7 @@ def borrows_from_pool() -> bool:
     return _role.borrows
 
 
-def parameters_of_thread(parameters: dict[str, Any]) -> dict[str, Any]:
+def parameters_of_thread(parameters: dict[str, Any]) -> dict[str, object]:
     """Return Django's parameters of the database, as the calling thread uses them."""
     if not _role.borrows:
         return parameters

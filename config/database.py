@@ -24,7 +24,7 @@ LIBPQ_KEYWORDS: Final = {
 }
 
 
-def database_parameters(environment: Environment) -> dict[str, Any]:
+def database_parameters(environment: Environment) -> dict[str, object]:
     """Return Django's DATABASES["default"]. Its backend steps down from a superuser."""
     parts: dict[str, Any]
     if environment.database_url is None:

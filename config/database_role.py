@@ -4,12 +4,10 @@ A login role that is neither superuser nor BYPASSRLS is used as it is. A superus
 `spendgate_app` on every connection. A role that bypasses row-level security otherwise is refused.
 """
 
-from typing import Any
-
 import psycopg
 from django.core.exceptions import ImproperlyConfigured
 from psycopg import Connection, sql
-from psycopg.rows import tuple_row
+from psycopg.rows import TupleRow, tuple_row
 
 APPLICATION_ROLE = "spendgate_app"
 
@@ -21,7 +19,7 @@ class UnsafeRole(ImproperlyConfigured):
     """The login role of DATABASE_URL would see every tenant's rows."""
 
 
-def step_down(connection: Connection[Any]) -> None:
+def step_down(connection: Connection[TupleRow]) -> None:
     """Give up superuser rights on a new connection, or refuse it.
 
     Invariant: a connection that leaves here is bound by row-level security.
@@ -60,7 +58,7 @@ def prepare_role(conninfo: str, *, may_create_databases: bool = False) -> None:
             connection.execute(_with_role("GRANT USAGE, CREATE ON SCHEMA public TO {role}"))
 
 
-def _login_role(connection: Connection[Any]) -> tuple[str, bool, bool]:
+def _login_role(connection: Connection[TupleRow]) -> tuple[str, bool, bool]:
     cursor = connection.cursor(row_factory=tuple_row)
     row = cursor.execute(
         "SELECT rolname, rolsuper, rolbypassrls FROM pg_roles WHERE rolname = session_user"
@@ -69,7 +67,7 @@ def _login_role(connection: Connection[Any]) -> tuple[str, bool, bool]:
     return str(row[0]), bool(row[1]), bool(row[2])
 
 
-def _assume_application_role(connection: Connection[Any], login: str) -> None:
+def _assume_application_role(connection: Connection[TupleRow], login: str) -> None:
     row = (
         connection.cursor(row_factory=tuple_row)
         .execute(
@@ -90,7 +88,7 @@ def _assume_application_role(connection: Connection[Any], login: str) -> None:
     connection.execute(_with_role("SET ROLE {role}"))
 
 
-def _create_application_role(connection: Connection[Any]) -> None:
+def _create_application_role(connection: Connection[TupleRow]) -> None:
     cursor = connection.cursor(row_factory=tuple_row)
     cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [APPLICATION_ROLE])
     if cursor.fetchone() is None:

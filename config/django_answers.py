@@ -20,11 +20,11 @@ class _FileToSend:
         self.file = file
 
 
-def environ_of(scope: Scope, headers: Mapping[str, str], body: Body) -> dict[str, Any]:
+def environ_of(scope: Scope, headers: Mapping[str, str], body: Body) -> dict[str, object]:
     """Return a request as WSGI has it."""
     body.file.seek(0)
     host, _, port = scope.server.rpartition(":")
-    environ: dict[str, Any] = {
+    environ: dict[str, object] = {
         "REQUEST_METHOD": scope.method,
         "SCRIPT_NAME": "",
         "PATH_INFO": scope.path.encode().decode("latin-1"),

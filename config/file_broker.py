@@ -19,7 +19,7 @@ class Channel(filesystem.Channel):
 
     # The typing of the two classes above disagrees on the name of the message.
     def _put(  # type: ignore[override]
-        self, queue: str, payload: dict[str, Any], **kwargs: Any
+        self, queue: str, payload: dict[str, object], **kwargs: object
     ) -> None:
         path = self._folder / f"{time.time_ns()}_{uuid.uuid4().hex}.{queue}.msg"
         draft = path.with_name(f"{path.name}.draft")

@@ -41,7 +41,7 @@ class QuickCompressor(Compressor):  # type: ignore[misc]
 class StaticFiles(CompressedManifestStaticFilesStorage):  # type: ignore[misc]
     """Files with a name for each content. One that was not collected keeps its own."""
 
-    def create_compressor(self, **options: Any) -> Compressor:
+    def create_compressor(self, **options: object) -> Compressor:
         return QuickCompressor(**{**options, "quiet": True})
 
     def post_process(self, paths: dict[str, Any], **options: Any) -> Iterator[Any]:

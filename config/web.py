@@ -8,6 +8,10 @@ import sys
 from contextlib import suppress
 from typing import Final
 
+from config.garbage import collect_seldom
+
+collect_seldom()
+
 import django
 from django.conf import settings
 
@@ -59,12 +63,9 @@ application.on_stop(
 )
 PROCESS_LISTENER.start()
 
-# A batch makes tens of thousands of short-lived objects without cycles; looking for cycles among
-# them as often as Python does by default took two fifths of the process's time. What start-up made
-# stays.
+# What the start made stays, and is not looked at again.
 gc.collect()
 gc.freeze()
-gc.set_threshold(200_000, 50, 50)
 
 # A thread that computes hands Python's lock over after this time. By default (5 ms) the event loop,
 # which everybody waits for, would have it too seldom while large bodies are judged. With 0.25 ms a

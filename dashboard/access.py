@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from django.contrib.auth.decorators import login_required
 from django.core.exceptions import PermissionDenied
@@ -65,7 +65,7 @@ def member_page(view: Page) -> Page:
     """A page for signed-in members of a tenant, any role. Others sign in, or learn what to do."""
 
     @wraps(view)
-    def for_members(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+    def for_members(request: HttpRequest, *args: object, **kwargs: object) -> HttpResponseBase:
         if getattr(request, "tenant", None) is None:
             return render(request, "dashboard/no_tenant.html", status=403)
         response = view(cast(PageRequest, request), *args, **kwargs)
@@ -101,7 +101,7 @@ def customers_page(view: Page) -> Page:
     """A page about customers' money, for members who see that of the whole tenant."""
 
     @wraps(view)
-    def for_readers(request: PageRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+    def for_readers(request: PageRequest, *args: object, **kwargs: object) -> HttpResponseBase:
         if not sees_customers(request):
             raise PermissionDenied
         return view(request, *args, **kwargs)
@@ -122,14 +122,14 @@ def cached_page(view: Page) -> Page:
     """
 
     @wraps(view)
-    def live(request: PageRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+    def live(request: PageRequest, *args: object, **kwargs: object) -> HttpResponseBase:
         request.is_live = True
         return view(request, *args, **kwargs)
 
     return member_page(condition(etag_func=_mark)(live))
 
 
-def _mark(request: HttpRequest, *args: Any, **kwargs: Any) -> str:
+def _mark(request: HttpRequest, *args: object, **kwargs: object) -> str:
     """What a page depends on: the newest batch and change, who looks, and the time.
 
     Estimates and running periods move with the clock: a page that is opened is at most a minute

@@ -60,7 +60,7 @@ class LoginPage(LoginView):
     form_class = SignInForm  # type: ignore[assignment]
     redirect_authenticated_user = True
 
-    def get_form_kwargs(self) -> dict[str, Any]:
+    def get_form_kwargs(self) -> dict[str, object]:
         kwargs = super().get_form_kwargs()
         kwargs.pop("request")
         return kwargs
@@ -86,7 +86,7 @@ class LoginPage(LoginView):
         begin_session(self.request, user)
         return HttpResponseRedirect(self.get_success_url())
 
-    def form_invalid(self, form: Any) -> HttpResponse:
+    def form_invalid(self, form: object) -> HttpResponse:
         return self.render_to_response(self.get_context_data(form=form, is_wrong=True))
 
 

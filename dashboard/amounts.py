@@ -33,12 +33,8 @@ def count(number: int) -> str:
     return f"{sign}{size}"
 
 
-def _tenths(size: int, scale: int) -> int:
-    return (size * 20 + scale) // (scale * 2)
-
-
 def _scaled(size: int, scale: int) -> str:
-    tenths = _tenths(size, scale)
+    tenths = (size * 20 + scale) // (scale * 2)
     if tenths >= 1000:
         return f"{(size * 2 + scale) // (scale * 2)}"
     return f"{tenths // 10}.{tenths % 10}"

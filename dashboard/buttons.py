@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
-from typing import Any, Final
+from typing import Final
 
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
@@ -33,7 +33,7 @@ def button_of(page: str, *, may: Callable[[PageRequest], bool]) -> Callable[...,
 
     def decorate(view: Callable[..., str]) -> Page:
         @wraps(view)
-        def act(request: PageRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        def act(request: PageRequest, *args: object, **kwargs: object) -> HttpResponse:
             if request.method == "POST":
                 if not may(request):
                     raise PermissionDenied

@@ -31,7 +31,7 @@ def places_of(known: Iterable[str], shown: Sequence[str]) -> dict[str, int]:
 def _fill(taken: dict[str, int], names: Iterable[str]) -> dict[str, int]:
     places = dict(taken)
     for name in names:
-        wanted = _wanted(name)
+        wanted = blake2b(name.encode(), digest_size=1).digest()[0] % SERIES_MAX
         used = set(places.values())
         places[name] = next(
             number
@@ -39,7 +39,3 @@ def _fill(taken: dict[str, int], names: Iterable[str]) -> dict[str, int]:
             if (number := (wanted + step) % SERIES_MAX) not in used
         )
     return places
-
-
-def _wanted(name: str) -> int:
-    return blake2b(name.encode(), digest_size=1).digest()[0] % SERIES_MAX

@@ -1,7 +1,5 @@
 """What a ready curl line is made of: where the service is, and the tenant's own key."""
 
-from typing import Any
-
 from django.conf import settings
 from django.http import HttpRequest
 from django.utils import timezone
@@ -17,7 +15,7 @@ def service_url(request: HttpRequest) -> str:
     return (public_url or request.build_absolute_uri("/")).rstrip("/")
 
 
-def curl_context(request: PageRequest, scope: Scope) -> dict[str, Any]:
+def curl_context(request: PageRequest, scope: Scope) -> dict[str, object]:
     """What a ready line for the first call of an API is made of: the newest key with its scope."""
     keys = ApiKey.objects.filter(
         tenant=request.tenant, revoked_at=None, scopes__contains=[scope.value]

@@ -52,7 +52,7 @@ def form_page(
 
     def decorate(view: Page) -> Page:
         @wraps(view)
-        def act(request: PageRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        def act(request: PageRequest, *args: object, **kwargs: object) -> HttpResponseBase:
             if not may(request) and not (is_readable and request.method != "POST"):
                 raise PermissionDenied
             try:
@@ -146,7 +146,7 @@ def moment_field(label: str, **options: Any) -> forms.DateTimeField:
 
 
 def shown_once(
-    request: PageRequest, context: dict[str, Any], *, secret: str, words: str, back: str
+    request: PageRequest, context: dict[str, object], *, secret: str, words: str, back: str
 ) -> HttpResponse:
     """The one page that shows a secret. It is stored nowhere, so a reload cannot show it again."""
     context |= {"secret": secret, "words": words, "back": reverse(f"dashboard:{back}")}

@@ -109,7 +109,7 @@ class KeptInputMiddleware:
         return response
 
     def process_view(
-        self, request: HttpRequest, view: Any, args: Any, kwargs: Any
+        self, request: HttpRequest, view: object, args: object, kwargs: object
     ) -> HttpResponseBase | None:
         """Show a form again to the person who filled it in."""
         is_members = hasattr(request, "memberships")  # no session is read for programs and health

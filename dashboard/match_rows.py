@@ -1,14 +1,13 @@
 """The field of forms for which calls a rule is about: rows of a dimension and its values."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from django import forms
 
 from metering.fields.match_widget import DIMENSION_CHOICES, MatchField, MatchWidget, rows_for
 
 
-def match_rows(match: Mapping[str, Any]) -> MatchField:
+def match_rows(match: Mapping[str, object]) -> MatchField:
     """The field, with a row for each dimension of a match and some to fill in."""
     rows = rows_for(match)
     field = MatchField(rows=rows, label="Applies to", required=False)

@@ -137,13 +137,13 @@ def _words(finding: Finding) -> str:
     }[finding.kind]
 
 
-def _tried(request: PageRequest, bar: FilterBar) -> dict[str, Any]:
+def _tried(request: PageRequest, bar: FilterBar) -> dict[str, object]:
     """The answer of the form "What if": calls of one model, rated at the prices of another."""
     model, instead = (
         normal_value(request.GET.get(name, ""))[:VALUE_CHARACTERS_MAX].replace("\0", "")
         for name in ("model", "instead")
     )
-    tried: dict[str, Any] = {"model": model, "instead": instead}
+    tried: dict[str, object] = {"model": model, "instead": instead}
     asked = _question(request, bar.with_only("model", model or None))
     if not instead or asked is None:
         return tried

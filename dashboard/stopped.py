@@ -1,6 +1,6 @@
 """The bar above every page while a halt stops the whole tenant."""
 
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from django.http import HttpRequest
 from django.utils.functional import SimpleLazyObject
@@ -24,7 +24,7 @@ class Stopped(NamedTuple):
     may_lift: bool
 
 
-def stopped(request: HttpRequest) -> dict[str, Any]:
+def stopped(request: HttpRequest) -> dict[str, object]:
     """For templates: `stopped`, read only where a page shows it."""
     return {"stopped": SimpleLazyObject(lambda: _stopped(request))}
 

@@ -99,7 +99,7 @@ def _change() -> Figure:
     return change_bars([*zip(NAMES[:4], _usd(734, 34, 25, -17), strict=True)])
 
 
-def _windows() -> list[tuple[str, Any, Bar]]:
+def _windows() -> list[tuple[str, object, Bar]]:
     """Bars of windows: calm, with a part that is reserved, near the limit, and over it."""
 
     def window(words: str, tone: str, percent: int, reserved: int) -> tuple[str, Any, Bar]:

@@ -23,7 +23,7 @@ class TableRow(NamedTuple):
 
 def table_rows(series: Series, bar: FilterBar) -> list[TableRow]:
     """The newest bucket first; what lies ahead is left out."""
-    columns = _columns(series)
+    columns = [*series.amounts.values(), *([series.others] if series.others is not None else [])]
     rows = [
         TableRow(
             label=bucket_words(local(start, bar), series.interval),
@@ -47,7 +47,3 @@ def csv_rows(rows: Iterable[UsageRow], bar: FilterBar) -> Iterator[list[str]]:
             usd_from_nanos(row.measures.cost_nanos),
             *(str(getattr(row.measures, name)) for name in COUNTS),
         ]
-
-
-def _columns(series: Series) -> list[list[int]]:
-    return [*series.amounts.values(), *([series.others] if series.others is not None else [])]

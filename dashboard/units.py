@@ -52,7 +52,7 @@ class Asked:
     previous: UsageQuestion | None
 
     @property
-    def one(self) -> str:
+    def unit_words(self) -> str:
         """The unit as a reader names it."""
         return f"“{shortened(self.unit.name)}”" if self.unit.is_posted else self.unit.name
 
@@ -124,7 +124,7 @@ def page(request: PageRequest) -> HttpResponse:
         **curl_context(request, Scope.INGEST),
     }
     if not asked.unit.is_posted and is_counted_later(request.tenant.id, asked.bar):
-        context["headline"] = f"Cost per {asked.one}"
+        context["headline"] = f"Cost per {asked.unit_words}"
         context["later"] = asked.bar.query(path=reverse("dashboard:units_figures"))
     else:
         context |= _figures(asked)
@@ -140,7 +140,7 @@ def figures(request: PageRequest) -> HttpResponse:
     return render(request, "dashboard/units_later.html", context)
 
 
-def _figures(asked: Asked) -> dict[str, Any]:
+def _figures(asked: Asked) -> dict[str, object]:
     """The rows, their total and the finding; or why they could not be counted."""
     try:
         report = _report(asked)
@@ -177,9 +177,9 @@ def _headline(asked: Asked, report: UnitReport) -> str:
     each = report.total.each_nanos
     if each is None:
         return f"No {_plural(asked.unit)} in this period"
-    sentence = f"One {asked.one} costs {money(each)}"
+    sentence = f"One {asked.unit_words} costs {money(each)}"
     if asked.unit.is_posted:
-        sentence = f"{money(each)} per {asked.one}"
+        sentence = f"{money(each)} per {asked.unit_words}"
     before = report.previous_total.each_nanos if report.previous_total else None
     grown = change(each, before) if before else None
     if grown is None:

@@ -24,7 +24,7 @@ class Mismatch(ValueError):
     """A value is not what Stripe describes."""
 
 
-def read_form(text: str) -> dict[str, Any]:
+def read_form(text: str) -> dict[str, object]:
     """Return what a form or query says, `a[b][0]=c` as nested objects and lists of texts."""
     form: dict[str, Any] = {}
     for name, value in parse_qsl(text, keep_blank_values=True, strict_parsing=bool(text)):
@@ -39,7 +39,7 @@ def read_form(text: str) -> dict[str, Any]:
     return read
 
 
-def _lists(value: Any) -> Any:
+def _lists(value: object) -> object:
     if not isinstance(value, dict):
         return value
     read = {key: _lists(inner) for key, inner in value.items()}
@@ -48,12 +48,12 @@ def _lists(value: Any) -> Any:
     return read
 
 
-def read_values(form: Mapping[str, Any]) -> dict[str, Any]:
+def read_values(form: Mapping[str, object]) -> dict[str, object]:
     """Return a form with numbers and booleans in place of their texts. Raises Mismatch."""
     return {name: _value(name, inner) for name, inner in form.items()}
 
 
-def _value(name: str, value: Any) -> Any:
+def _value(name: str, value: Any) -> object:
     if isinstance(value, dict):
         return value if name in FREE else read_values(value)
     if isinstance(value, list):

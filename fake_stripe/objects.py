@@ -5,7 +5,7 @@ from typing import Any
 
 Object = dict[str, Any]
 # Every object says that no money is behind it.
-TEST: Mapping[str, Any] = {"livemode": False}
+TEST: Mapping[str, object] = {"livemode": False}
 
 
 def listing(url: str, objects: Sequence[Object], *, has_more: bool = False) -> Object:

@@ -30,15 +30,15 @@ class KindAdmin(TenantModelAdmin):
     def end(self, request: HttpRequest, obj: Any) -> None:
         self.kind.delete(obj, actor=actor_of(request))
 
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+    def has_delete_permission(self, request: HttpRequest, obj: object = None) -> bool:
         return self.has_change_permission(request, obj)
 
 
 class ReadOnlyAdmin(TenantModelAdmin):
     """Rows to look at."""
 
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+    def has_add_permission(self, request: HttpRequest, obj: object = None) -> bool:
         return False
 
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+    def has_change_permission(self, request: HttpRequest, obj: object = None) -> bool:
         return False

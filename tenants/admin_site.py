@@ -65,7 +65,7 @@ from tenants.models import Tenant
 from tenants.roles import Role
 
 # What a view adds to what its template is rendered with.
-Context = dict[str, Any] | None
+Context = dict[str, object] | None
 View = TypeVar("View", bound=Callable[..., HttpResponseBase])
 
 # Django's own classes take type arguments for the type checker alone.
@@ -146,7 +146,7 @@ class TenantAdminSite(UnfoldAdminSite):
     def password_change(self, request: HttpRequest, extra_context: Context = None) -> Any:
         return HttpResponseRedirect(reverse("dashboard:password"))
 
-    def each_context(self, request: HttpRequest) -> dict[str, Any]:
+    def each_context(self, request: HttpRequest) -> dict[str, object]:
         """Return the look of the other pages: their mark and their accent."""
         context: dict[str, Any] = super().each_context(request)
         mark = {"rel": "icon", "type": "image/svg+xml", "href": static("dashboard/mark.svg")}
@@ -189,7 +189,7 @@ class OfTenant(AnyModelAdmin):
     def may_write(self, request: HttpRequest) -> bool:
         return role_of(request) in self.writers
 
-    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+    def has_view_permission(self, request: HttpRequest, obj: object = None) -> bool:
         return role_of(request) is not None
 
     def has_module_permission(self, request: HttpRequest) -> bool:
@@ -204,7 +204,7 @@ class OfTenant(AnyModelAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
-    def get_queryset(self, request: HttpRequest) -> Any:
+    def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
         """Filter by tenant, although row-level security does so too."""
         rows = super().get_queryset(request)
         return rows if self.is_global else rows.filter(tenant_id=tenant_of(request).id)
@@ -266,7 +266,7 @@ class TenantModelAdmin(OfTenant, ModelAdmin):
             *(f"{name}{suffix}" for name in names for suffix in FILTER_LOOKUPS),
         }
 
-    def write(self, request: HttpRequest, filled: FilledForm) -> Any:
+    def write(self, request: HttpRequest, filled: FilledForm) -> models.Model:
         """Call the domain and return the row. What it refuses is shown as a message."""
         raise NotImplementedError
 
@@ -331,7 +331,7 @@ class TenantModelAdmin(OfTenant, ModelAdmin):
             form.is_valid = _check_only
         return form
 
-    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+    def save_model(self, request: HttpRequest, obj: object, form: object, change: bool) -> None:
         """Do nothing: `save_related` writes a row together with what belongs to it."""
 
     def save_related(
@@ -347,7 +347,9 @@ class TenantModelAdmin(OfTenant, ModelAdmin):
         for formset in formsets:
             formset.new_objects, formset.changed_objects, formset.deleted_objects = [], [], []
 
-    def get_deleted_objects(self, objs: Iterable[object], request: HttpRequest) -> Any:
+    def get_deleted_objects(
+        self, objs: Iterable[object], request: HttpRequest
+    ) -> tuple[list[str], dict[str, int], set[str], list[str]]:
         """Name only the rows: ending one removes nothing that belongs to others."""
         return [str(obj) for obj in objs], {}, set(), []
 
@@ -363,7 +365,7 @@ class TenantModelAdmin(OfTenant, ModelAdmin):
             messages.error(request, _sentence(error))
             return HttpResponseRedirect(back)
 
-    def delete_model(self, request: HttpRequest, obj: Any) -> None:
+    def delete_model(self, request: HttpRequest, obj: object) -> None:
         self.end(request, obj)
 
     def response_delete(

@@ -31,7 +31,7 @@ def believed_address(remote: str, forwarded: str, *, trusted: Sequence[Network])
     """
     believed = _read(remote)
     hops = [part for part in forwarded.split(",") if part.strip()]
-    while believed is not None and hops and _is_within(believed, trusted):
+    while believed is not None and hops and any(believed in network for network in trusted):
         hop = _read(hops.pop())
         if hop is None:
             break
@@ -52,10 +52,6 @@ def _read(text: str) -> Address | None:
         return None
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return mapped or address
-
-
-def _is_within(address: Address, networks: Sequence[Network]) -> bool:
-    return any(address in network for network in networks)
 
 
 def _group(address: Address) -> str:

@@ -31,7 +31,7 @@ class AmountField(forms.CharField):
         super().__init__(**options)
         self.maximum = maximum
 
-    def clean(self, value: object) -> Any:
+    def clean(self, value: object) -> object:
         """Raises ValidationError with the way to write it for what is no such amount."""
         text = super().clean(value)
         if not text:
@@ -45,7 +45,7 @@ class AmountField(forms.CharField):
 class UsdField(AmountField):
     """An amount in USD; its value is whole nano-dollars."""
 
-    def prepare_value(self, value: Any) -> Any:
+    def prepare_value(self, value: object) -> object:
         return usd_from_nanos(value) if isinstance(value, int) else value
 
     def clean(self, value: object) -> int | None:

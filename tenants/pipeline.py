@@ -12,6 +12,7 @@ import psycopg
 from django.db import connection
 from psycopg.abc import PQGen
 from psycopg.generators import send
+from psycopg.rows import TupleRow
 
 from tenants.scope import TENANT_SETTING
 
@@ -19,7 +20,7 @@ from tenants.scope import TENANT_SETTING
 class Pipeline:
     """Sends statements without waiting for their answers; reading a cursor waits for its own."""
 
-    def __init__(self, raw: psycopg.Connection[Any], queue: "_Queue") -> None:
+    def __init__(self, raw: psycopg.Connection[TupleRow], queue: "_Queue") -> None:
         self._raw = raw
         self._queue = queue
 
@@ -28,7 +29,7 @@ class Pipeline:
         # Nothing else is set there: what SET LOCAL set ended with the transaction before.
         self._send(f"SET LOCAL {TENANT_SETTING} = '{int(tenant_id)}'", (), is_kept=False)
 
-    def send(self, statement: str, parameters: Sequence[object] = ()) -> psycopg.Cursor[Any]:
+    def send(self, statement: str, parameters: Sequence[object] = ()) -> psycopg.Cursor[TupleRow]:
         """Send one statement with placeholders as %s; its cursor is read within the block."""
         return self._send(statement, parameters, is_kept=True)
 
@@ -42,8 +43,8 @@ class Pipeline:
 
     def _send(
         self, statement: str, parameters: Sequence[object], *, is_kept: bool
-    ) -> psycopg.Cursor[Any]:
-        cursor: psycopg.Cursor[Any] = psycopg.Cursor(self._raw)
+    ) -> psycopg.Cursor[TupleRow]:
+        cursor: psycopg.Cursor[TupleRow] = psycopg.Cursor(self._raw)
         self._queue.is_queueing = True
         try:
             cursor.execute(statement, parameters, prepare=is_kept)

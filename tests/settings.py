@@ -11,6 +11,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
+from config.garbage import collect_seldom
+
+collect_seldom()
+
 from config.database import embedded_connection
 from config.database_role import prepare_role
 from config.embedded_postgres import running_postgres

@@ -59,7 +59,7 @@ class ChannelForm(ChannelFields, RowForm):
             else:
                 self.initial[PREFIX + field.name] = shown.get(field.name, "")
 
-    def clean(self) -> dict[str, Any]:
+    def clean(self) -> dict[str, object]:
         """Validate a new channel here, so that its form is shown again. A change is validated with
         what is stored.
         """
@@ -231,16 +231,12 @@ class ChannelAdmin(TenantModelAdmin):
             consequence="For 24 hours messages are signed with the old one too, so that the "
             "receiver can switch.",
             details=[("To", self.to(channel))],
-            back=_page_of(channel),
+            back=reverse("admin:alerts_channel_change", args=[channel.id]),
         )
         return ask(self, request, question=question, form=form)
 
     def _find(self, request: HttpRequest, object_id: str) -> Channel:
         return get_object_or_404(self.get_queryset(request), id=object_id)
-
-
-def _page_of(channel: Channel) -> str:
-    return reverse("admin:alerts_channel_change", args=[channel.id])
 
 
 def _kind_asked_for(request: HttpRequest) -> str | None:

@@ -1,6 +1,6 @@
 """`/v1/deliveries`: messages that were sent, that wait, and that could not be delivered."""
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 from uuid import UUID
 
 from django.db.models import QuerySet
@@ -117,7 +117,7 @@ class Deliveries(Resource[Delivery]):
 
 
 def delivery_answer(
-    delivery: Delivery, kind: type[DeliveryAnswer] = DeliveryAnswer, **further: Any
+    delivery: Delivery, kind: type[DeliveryAnswer] = DeliveryAnswer, **further: object
 ) -> DeliveryAnswer:
     """Return a delivery as lists show it, or as a kind that has further fields."""
     return kind.of(

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from django.db.models import Q, QuerySet
 from django.utils import timezone
@@ -307,7 +307,7 @@ def _values(request: Request, name: str) -> list[str] | None:
 
 
 def incident_answer(
-    incident: Incident, kind: type[IncidentAnswer] = IncidentAnswer, **further: Any
+    incident: Incident, kind: type[IncidentAnswer] = IncidentAnswer, **further: object
 ) -> IncidentAnswer:
     """Return an incident as lists show it, or as a kind that has further fields."""
     return kind.of(

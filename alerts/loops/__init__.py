@@ -1,6 +1,7 @@
 """Loops and waste: whether a session's calls repeat without progress, and what that has cost.
 
-Pure: calls in, verdict out; no database, no clock. `judge` is the one entry.
+Pure: calls in, verdict out; no database, no clock. `judge` is the entry;
+`may_loop` tells from a few counts which sessions need no judgement.
 
 | module | decides |
 |---|---|
@@ -23,6 +24,17 @@ take turns, a context that grows) is a suspicion at most. A loop is the same aga
 """
 
 from alerts.loops.calls import CALLS_MAX, Call, Finding, Kind, SessionVerdict, Strength
-from alerts.loops.judgement import judge
+from alerts.loops.judgement import judge, may_loop
+from alerts.loops.steps import OUTPUT_TOKENS_MIN
 
-__all__ = ["CALLS_MAX", "Call", "Finding", "Kind", "SessionVerdict", "Strength", "judge"]
+__all__ = [
+    "CALLS_MAX",
+    "OUTPUT_TOKENS_MIN",
+    "Call",
+    "Finding",
+    "Kind",
+    "SessionVerdict",
+    "Strength",
+    "judge",
+    "may_loop",
+]

@@ -13,9 +13,15 @@ from alerts.loops.calls import (
     Strength,
     is_model_call,
 )
-from alerts.loops.failures import failing_retries
-from alerts.loops.habits import dominant_tool, growing_context, no_progress
-from alerts.loops.model_calls import repeated_model_calls
+from alerts.loops.failures import LOOP_FAILURES, failing_retries
+from alerts.loops.habits import (
+    STILL_CALLS,
+    TOOL_CALLS_MIN,
+    dominant_tool,
+    growing_context,
+    no_progress,
+)
+from alerts.loops.model_calls import UNCHANGED_CALLS, repeated_model_calls
 from alerts.loops.money import Bill
 from alerts.loops.news import news_by_position
 from alerts.loops.tool_calls import repeated_tool_calls
@@ -23,8 +29,21 @@ from alerts.loops.waits import pauses_by_position, waits_in_vain
 
 # A loop has ended when this many later calls of its agent no longer belong to it.
 ENDED_CALLS: Final = 10
+# The fewest repeats that any rule takes for a loop: a call that came a third time unchanged.
+REPEATS_MIN: Final = UNCHANGED_CALLS - 1
 # One tool alone, and steps that are all alike: neither proves a loop, both together do.
 TOGETHER: Final = frozenset({Kind.DOMINANT_TOOL, Kind.NO_PROGRESS})
+
+
+def may_loop(calls: int, repeats: int, failures: int, tool_calls: int) -> bool:
+    """Return whether a session with so many calls, so many of which repeat another one, failed or
+    called a tool, can be in a loop at all. `judge` finds none where this is false.
+    """
+    return (
+        repeats >= REPEATS_MIN
+        or failures >= LOOP_FAILURES
+        or (tool_calls >= TOOL_CALLS_MIN and calls >= STILL_CALLS)
+    )
 
 
 def judge(calls: Sequence[Call]) -> SessionVerdict | None:

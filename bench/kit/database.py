@@ -5,8 +5,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
+from psycopg.rows import TupleRow
 
-Connection = psycopg.Connection[Any]
+Connection = psycopg.Connection[TupleRow]
+Row = tuple[Any, ...]
 
 
 @contextmanager
@@ -18,14 +20,14 @@ def seeing_all_tenants(connection: Connection) -> Iterator[None]:
 
 
 def fetch_rows(
-    connection: Connection, query: str, values: Sequence[Any] | Mapping[str, Any] = ()
-) -> list[tuple[Any, ...]]:
+    connection: Connection, query: str, values: Sequence[object] | Mapping[str, object] = ()
+) -> list[Row]:
     """Return the rows that a query finds among all tenants."""
     with seeing_all_tenants(connection):
         return connection.execute(query.encode(), values).fetchall()
 
 
-def fetch_number(connection: Connection, query: str, *values: Any) -> int:
+def fetch_number(connection: Connection, query: str, *values: object) -> int:
     """Return the number that a query finds among all tenants."""
     ((number,),) = fetch_rows(connection, query, values)
     return int(number)

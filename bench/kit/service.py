@@ -14,14 +14,15 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import psutil
 import psycopg
+from psycopg.rows import TupleRow
 
 from bench.kit.clock.sitecustomize import FILE as CLOCKS_VARIABLE
-from bench.kit.wire import Connection, Requests
+from bench.kit.wire import Connection, JsonObject, Requests
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent.parent
 READY_SECONDS: Final = 120.0
@@ -135,7 +136,7 @@ class Service:
         """What a client sends with every request."""
         return headers_of(self.api_key)
 
-    def call(self, method: str, path: str, body: object = None) -> Any:
+    def call(self, method: str, path: str, body: object = None) -> JsonObject:
         """Make one request of the API and return its JSON. Raises OSError where it is refused."""
         content = b"" if body is None else msgspec.json.encode(body)
         with contextlib.closing(Connection(self.port)) as connection:
@@ -144,7 +145,7 @@ class Service:
             raise OSError(f"{method} {path}: {answer}")
         return answer.json()
 
-    def connect(self) -> psycopg.Connection[Any]:
+    def connect(self) -> psycopg.Connection[TupleRow]:
         """Connect to the service's own PostgreSQL, as its own role."""
         return psycopg.connect(
             # Otherwise every transaction of a benchmark would be a part of one that never ends.
@@ -152,7 +153,7 @@ class Service:
             autocommit=True,
         )
 
-    def login(self) -> dict[str, Any]:
+    def login(self) -> JsonObject:
         """Return what a client needs to connect to the service's PostgreSQL."""
         record = json.loads((self.data_dir / "embedded_postgres.json").read_text())
         return {

@@ -33,9 +33,10 @@ class Answer(NamedTuple):
     status: int
     body: bytes
 
-    def json(self) -> Any:
+    def json(self) -> JsonObject:
         """Return the body's JSON."""
-        return msgspec.json.decode(self.body)
+        value: JsonObject = msgspec.json.decode(self.body)
+        return value
 
     @property
     def code(self) -> str:

@@ -4,7 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from bench.kit.caller import Progress
 from bench.kit.wire import Answer, JsonObject
@@ -33,7 +33,7 @@ class Settled(NamedTuple):
 
     hold: Hold
     event: Event
-    answer: Any
+    answer: JsonObject
 
 
 class Actor:
@@ -151,7 +151,7 @@ class Actor:
         is_short = self._pick.random() < SHORT_SHARE
         return SHORT_TTL_SECONDS if is_short else ROUGH_TTL_SECONDS
 
-    def _reserve_request(self, hold: Hold, **changes: Any) -> bytes:
+    def _reserve_request(self, hold: Hold, **changes: object) -> bytes:
         body = {**hold.ask.body, **changes}
         return self._caller.request("POST", "/v1/reservations", body, key=hold.key)
 

@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from bench.kit.database import Connection, fetch_rows
+from bench.kit.database import Connection, Row, fetch_rows
 from bench.soak.records import RETOLD, Frame
 from bench.soak.world import Amounts, WindowKey, group_of, integers
 
@@ -146,7 +146,7 @@ class Archive:
         by_id = "SELECT state FROM soak_reservation WHERE id = ANY(%s::uuid[])"
         return "".join(STATES[row[0]] for row in self._rows(by_id, [reservation_id]))
 
-    def _rows(self, query: str, names: Iterable[str] | None = None) -> Iterator[tuple[Any, ...]]:
+    def _rows(self, query: str, names: Iterable[str] | None = None) -> Iterator[Row]:
         yield from self._connection.execute(query, None if names is None else [list(names)])
 
     def _number(self, query: str) -> int:
@@ -197,7 +197,7 @@ INDEXES: Final = (
 )
 
 
-def _window(row: tuple[Any, ...]) -> WindowRow:
+def _window(row: Row) -> WindowRow:
     return WindowRow(
         budget_id=row[1],
         revision=row[2],
@@ -209,7 +209,7 @@ def _window(row: tuple[Any, ...]) -> WindowRow:
     )
 
 
-def _event(row: tuple[Any, ...]) -> EventRow:
+def _event(row: Row) -> EventRow:
     is_tool = row[5] == TOOL
     return EventRow(
         id=row[1],

@@ -7,7 +7,7 @@ from collections import deque
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
-from typing import Any, Final
+from typing import Final
 
 from bench.kit.caller import Progress
 from bench.soak.actor import Actor
@@ -79,7 +79,7 @@ class Clients:
             self.memory.add(self._results.get())
 
 
-def _work(plan: Plan, process: int, numbers: Any, results: "Queue[Memory]") -> None:
+def _work(plan: Plan, process: int, numbers: object, results: "Queue[Memory]") -> None:
     """Run the clients of one process, then hand over all that they remember."""
     # Whatever ends the one that started it ends this one too.
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

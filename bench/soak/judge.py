@@ -1,7 +1,7 @@
 """What answers must be: each is compared with what its client knows, and noted."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 from bench.kit.money import nanos_of
 from bench.kit.wire import Answer, JsonObject
@@ -91,7 +91,7 @@ class Judge:
         self.require(hold.late is True or not must_be_late, "it is late", answer)
         return True
 
-    def check_repeated_settle(self, known: Any, answer: Answer) -> None:
+    def check_repeated_settle(self, known: object, answer: Answer) -> None:
         """Check that the same settle gives the same answer."""
         is_same = answer.status == 200 and answer.json() == known
         self.require(is_same, f"the answer was {known}", answer)

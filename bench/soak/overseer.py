@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from bench.kit.caller import Caller
 from bench.kit.money import NANOS, nanos_of, usd
-from bench.kit.wire import Answer
+from bench.kit.wire import Answer, JsonObject
 from bench.soak.caps import Caps
 from bench.soak.faults import WEB_SKEW_SECONDS
 from bench.soak.records import Memory
@@ -208,7 +208,7 @@ class Overseer:
 
     def _read(
         self, budget: Budget, method: str, path: str, body: object = None, *, key: str = ""
-    ) -> Any:
+    ) -> JsonObject:
         answer = self.callers[budget.tenant].call(method, path, body, key=key)
         self._check(answer.status < 300, answer)
         return answer.json()
@@ -230,7 +230,7 @@ def _fullness(budget: Budget, used: Sequence[Limit]) -> float:
     return statistics.mean(full) if full else 0.0
 
 
-def _used(window: Mapping[str, Any]) -> Limit:
+def _used(window: JsonObject) -> Limit:
     """Return what a window's parts have used, as the API shows it."""
     return Limit(
         nanos=nanos_of(window["spent_usd"]) + nanos_of(window["reserved_usd"]),

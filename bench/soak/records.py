@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from bench.kit.caller import Tally
 from bench.kit.money import usd
@@ -40,7 +40,7 @@ Model = tuple[str, str]
 class Ask(NamedTuple):
     """A call before it is made."""
 
-    body: Mapping[str, Any]
+    body: JsonObject
     values: Mapping[str, str]
     # What must be held for it.
     amounts: Amounts

@@ -3,12 +3,12 @@
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlencode
 
 from rich.console import Console
@@ -19,6 +19,7 @@ from bench.kit.checks import Check, audit, lines
 from bench.kit.database import fetch_rows
 from bench.kit.money import nanos_of
 from bench.kit.service import Service, ServiceEnded, headers_of
+from bench.kit.wire import JsonObject
 from bench.soak.books import (
     OPEN_RESERVATIONS,
     WAITING_BATCHES,
@@ -186,7 +187,7 @@ class Trial:
         }
         self._post(ROUGH, "/v1/rate-limits", body)
 
-    def _post(self, tenant: str, path: str, body: object) -> Any:
+    def _post(self, tenant: str, path: str, body: object) -> JsonObject:
         key = f"make {time.monotonic_ns()}"
         answer = self.callers[tenant].call("POST", path, body, key=key)
         if answer.status != 201:
@@ -354,7 +355,7 @@ class Trial:
         asked = {"interval": "none", "from": begin.isoformat(), "to": end.isoformat(), **more}
         return f"/v1/usage?{urlencode(asked)}"
 
-    def _get(self, tenant: str, path: str) -> Any:
+    def _get(self, tenant: str, path: str) -> JsonObject:
         return self.callers[tenant].call("GET", path).json()
 
     def _wait_for_expiry(self) -> int:
@@ -382,5 +383,5 @@ class Trial:
         return left
 
 
-def _amounts(row: Mapping[str, Any]) -> Amounts:
+def _amounts(row: JsonObject) -> Amounts:
     return Amounts(nanos_of(row["cost_usd"]), 0, row["requests"], row["tool_calls"])

@@ -14,7 +14,7 @@ from billing.models import Customer, CustomerLink
 from metering.fields.forms import count_field
 from tenants.admin_forms import RowForm
 from tenants.admin_site import OfTenant, role_of, site, tenant_of
-from tenants.forms import offer_zones
+from tenants.forms import ZoneField, offer_zones
 
 STRIPE_CUSTOMER_HELP: Final = "Its id there, cus_…, if Stripe collects the money."
 
@@ -27,10 +27,10 @@ class LinkInline(OfTenant, TabularInline):
     readonly_fields = fields
     extra = 0
 
-    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+    def has_view_permission(self, request: HttpRequest, obj: object = None) -> bool:
         return role_of(request) in BILLING_ROLES
 
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+    def has_add_permission(self, request: HttpRequest, obj: object = None) -> bool:
         return False
 
 
@@ -54,7 +54,7 @@ class CustomerForm(RowForm):
 
     def prepare(self) -> None:
         if "timezone" in self.fields:
-            self.fields["timezone"] = forms.ChoiceField()
+            self.fields["timezone"] = ZoneField()
             offer_zones(self, self.instance.timezone)
 
     def clean_currency(self) -> str:

@@ -27,14 +27,14 @@ class CreditAdmin(SeenByBillers, TenantModelAdmin):
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
 
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+    def has_delete_permission(self, request: HttpRequest, obj: object = None) -> bool:
         return self.may_write(request)
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         fields = self.shown if obj is not None else self.filled
         return ((None, {"fields": fields}),)
 
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+    def get_readonly_fields(self, request: HttpRequest, obj: object = None) -> tuple[str, ...]:
         return self.shown if obj is not None else ()
 
     def fields_of(self, filled: FilledForm) -> dict[str, Any]:

@@ -24,10 +24,10 @@ class VersionInline(OfTenant, TabularInline):
     ordering = ("-number",)
     extra = 0
 
-    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+    def has_view_permission(self, request: HttpRequest, obj: object = None) -> bool:
         return role_of(request) in BILLING_ROLES
 
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+    def has_add_permission(self, request: HttpRequest, obj: object = None) -> bool:
         return False
 
 
@@ -62,7 +62,7 @@ class PlanAdmin(KeptAdmin):
     end_consequence = "No one can subscribe to it. Who has it keeps it."
     end_done = "archived."
 
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+    def has_add_permission(self, request: HttpRequest, obj: object = None) -> bool:
         return False
 
 

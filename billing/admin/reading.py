@@ -15,7 +15,7 @@ BILLING_ROLES: Final = frozenset(role for role in Role if Scope.BILLING in SCOPE
 class SeenByBillers:
     """A page that only those see who may bill."""
 
-    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+    def has_view_permission(self, request: HttpRequest, obj: object = None) -> bool:
         return role_of(request) in BILLING_ROLES
 
 
@@ -34,14 +34,14 @@ class KeptAdmin(SeenByBillers, KindAdmin):
     changed: ClassVar[tuple[str, ...]] = ()
     shown: ClassVar[tuple[str, ...]] = ()
 
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+    def has_change_permission(self, request: HttpRequest, obj: object = None) -> bool:
         is_archived = obj is not None and getattr(obj, "archived_at", None) is not None
         return self.may_write(request) and not is_archived
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         return ((None, {"fields": self.filled if obj is None else (*self.filled, *self.shown)}),)
 
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+    def get_readonly_fields(self, request: HttpRequest, obj: object = None) -> tuple[str, ...]:
         if obj is None:
             return ()
         return (*(name for name in self.filled if name not in self.changed), *self.shown)

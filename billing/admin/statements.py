@@ -1,7 +1,5 @@
 """Admin pages of statements. A draft has no amounts here, because it is rated when it is read."""
 
-from typing import Any
-
 from django.contrib.admin import display, register
 from django.http import HttpRequest
 from unfold.admin import TabularInline
@@ -23,7 +21,7 @@ class LineInline(OfTenant, TabularInline):
     ordering = ("position",)
     extra = 0
 
-    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+    def has_view_permission(self, request: HttpRequest, obj: object = None) -> bool:
         return role_of(request) in BILLING_ROLES
 
 

@@ -165,7 +165,7 @@ class Credits(OfCustomers[CreditGrant]):
             return Response(self.full_answer(void_credit(row, actor=self.actor, **amounts)))
 
 
-def credit_answer(grant: CreditGrant, kind: type[Any], held: int, **further: Any) -> Any:
+def credit_answer(grant: CreditGrant, kind: type[Any], held: int, **further: object) -> Any:
     """Return credit as it is answered."""
     currency = grant.customer.currency
     return kind.of(

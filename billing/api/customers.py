@@ -51,7 +51,7 @@ class Percent(Amount):
             raise serializers.ValidationError(f"must have at most {PERCENT_DECIMALS_MAX} decimals")
         return f"{percent.normalize():f}"
 
-    def to_representation(self, value: Any) -> str:
+    def to_representation(self, value: object) -> str:
         return str(value)
 
 
@@ -97,7 +97,7 @@ class LinkBody(StrictSerializer):
 class Links(Items):
     """Further links, apart from the one on the customer's own key."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, **options: object) -> None:
         super().__init__(child=LinkBody(), max_length=LINKS_MAX, **options)
 
     def get_attribute(self, instance: Customer) -> list[CustomerLink]:

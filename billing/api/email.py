@@ -1,6 +1,6 @@
 """Email addresses in bodies."""
 
-from typing import Any, Final
+from typing import Final
 
 from rest_framework import serializers
 
@@ -16,5 +16,5 @@ class Email(Text, serializers.EmailField):
     example = "billing@example.com"
     default_error_messages = {"invalid": "must be an email address, as in billing@example.com"}
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, **options: object) -> None:
         super().__init__(**{"max_length": EMAIL_CHARACTERS_MAX, **options})

@@ -65,7 +65,7 @@ class TierBody(StrictSerializer):
     unit_amount = Amount(required=False, help_text="For `per` of the units.")
     flat_amount = Amount(required=False, help_text="Added once if the tier is reached.")
 
-    def validate(self, attrs: JsonObject) -> Any:
+    def validate(self, attrs: JsonObject) -> object:
         return Tier(**{"up_to": None, **attrs})
 
 
@@ -76,7 +76,7 @@ class MarkupBody(StrictSerializer):
     model = Value(required=False)
     provider = Value(required=False)
 
-    def validate(self, attrs: JsonObject) -> Any:
+    def validate(self, attrs: JsonObject) -> object:
         return Markup(**attrs)
 
 
@@ -107,7 +107,7 @@ class ChargeBody(StrictSerializer):
     minimum_amount = Amount(required=False, allow_null=True)
     cap_amount = Amount(required=False, allow_null=True)
 
-    def validate(self, attrs: JsonObject) -> Any:
+    def validate(self, attrs: JsonObject) -> object:
         with errors_at_members(self):
             require(_member_problems(attrs))
             charge = _charge_of(attrs)
@@ -158,7 +158,7 @@ class Charges(Items):
 
     readable: dict[int, JsonObject]
 
-    def run_child_validation(self, data: Iterable[object]) -> list[Any]:
+    def run_child_validation(self, data: Iterable[object]) -> list[object]:
         assert isinstance(self.child, StrictSerializer)
         self.readable = {}
         read: list[Any] = []

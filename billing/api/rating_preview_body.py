@@ -3,7 +3,7 @@
 import re
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
@@ -110,7 +110,7 @@ class GivenUsageBody(StrictSerializer):
                 raise problem_at(name, "must be one value")
         return dimensions
 
-    def validate(self, attrs: JsonObject) -> Any:
+    def validate(self, attrs: JsonObject) -> object:
         return GivenUsage(**{"dimensions": {}, **attrs, "metric": Metric(attrs["metric"])})
 
 
@@ -120,7 +120,7 @@ class TaxRateBody(StrictSerializer):
     name = Text()
     percent = Amount()
 
-    def validate(self, attrs: JsonObject) -> Any:
+    def validate(self, attrs: JsonObject) -> object:
         _require_percent(attrs["percent"])
         return TaxRate(**attrs)
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from decimal import Decimal
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from celery import current_app
 from dateutil.relativedelta import relativedelta
@@ -260,7 +260,7 @@ def reconciliation_answer(row: Reconciliation) -> ReconciliationAnswer:
     )
 
 
-def _kind_answer(row: Reconciliation, kind: str, stored: Mapping[str, Any]) -> KindAnswer:
+def _kind_answer(row: Reconciliation, kind: str, stored: Mapping[str, object]) -> KindAnswer:
     result = KindResult.read(stored)
     is_done = row.kinds.index(kind) < row.kind_place
     state = "running" if not is_done else "done" if result.is_connected else "not_connected"

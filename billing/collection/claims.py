@@ -5,7 +5,7 @@ longer than its claim stores nothing.
 """
 
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from django.db.models import F, Q, QuerySet
 from django.utils import timezone
@@ -187,7 +187,7 @@ def _claimed(
     return ClaimedInvoice(row, statement, account, row.claimed_until, method, amounts)
 
 
-def store(claimed: ClaimedInvoice, **changes: Any) -> None:
+def store(claimed: ClaimedInvoice, **changes: object) -> None:
     """Store what a claimed row has come to, in a transaction of its own. Raises ClaimLost."""
     row = claimed.row
     with tenant_scope(row.tenant_id):

@@ -5,7 +5,7 @@ because usage came late, replaces itself.
 """
 
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
 from django.db.models import F, Q, QuerySet
 from django.utils import timezone
@@ -113,7 +113,7 @@ def _due(tenant_id: int, *, is_live: bool) -> QuerySet[StripeMeterValue]:
     )
 
 
-def _store(row: StripeMeterValue, **changes: Any) -> None:
+def _store(row: StripeMeterValue, **changes: object) -> None:
     with tenant_scope(row.tenant_id):
         StripeMeterValue.objects.filter(id=row.id, claimed_until=row.claimed_until).update(
             claimed_until=None, **changes

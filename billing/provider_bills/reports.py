@@ -104,7 +104,7 @@ def _buckets(body: bytes) -> Iterator[tuple[str, msgspec.Raw]]:
             yield f"{begin}/data/{index}", bucket
 
 
-def _decoded(raw: bytes | msgspec.Raw, kind: Any, pointer: str) -> Any:
+def _decoded(raw: bytes | msgspec.Raw, kind: object, pointer: str) -> Any:
     try:
         return msgspec.json.decode(raw, type=kind)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -120,7 +120,7 @@ def _malformed(pointer: str, detail: str) -> MalformedBody:
     )
 
 
-def _result(line: _Line, kind: Any) -> Any:
+def _result(line: _Line, kind: object) -> Any:
     try:
         return msgspec.json.decode(line.result, type=kind)
     except msgspec.ValidationError as error:

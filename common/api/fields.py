@@ -7,9 +7,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import islice
 from typing import Any, ClassVar, cast
-from zoneinfo import available_timezones
 
-from django.utils.functional import SimpleLazyObject
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.fields import SkipField, empty
@@ -38,10 +36,8 @@ from common.money import (
     nanos_from_usd,
     usd_from_nanos,
 )
-from common.times import YEAR, is_known_year, parse_timestamp
+from common.times import YEAR, is_known_year, parse_timestamp, zone_names
 from common.values import COUNT_MAX, normal_value
-
-ZONES = SimpleLazyObject(lambda: frozenset(available_timezones()))
 
 
 class Spoken(serializers.Field[Any, Any, Any, Any]):
@@ -147,7 +143,7 @@ def _merged(judged: object, read: object) -> object:
 class OptionalBody(StrictSerializer):
     """A body whose members are all optional; null names none of them."""
 
-    def run_validation(self, data: object = empty) -> Any:
+    def run_validation(self, data: object = empty) -> object:
         return {} if data is None else super().run_validation(data)
 
 
@@ -241,7 +237,7 @@ class Choice(Spoken, serializers.ChoiceField):
         """The first of them."""
         return next(map(str, self.choices))
 
-    def to_internal_value(self, data: object) -> Any:
+    def to_internal_value(self, data: object) -> object:
         if isinstance(data, str) and data in self.choices:
             return super().to_internal_value(data)
         raise serializers.ValidationError(must_be_one_of(self.choices), code="invalid_choice")
@@ -366,7 +362,7 @@ class Timezone(Spoken):
     example = "Europe/Berlin"
 
     def to_internal_value(self, data: object) -> str:
-        if not isinstance(data, str) or data not in ZONES:
+        if not isinstance(data, str) or data not in zone_names():
             raise serializers.ValidationError(
                 "must be the name of a time zone, as in Europe/Berlin", code="unknown_timezone"
             )
@@ -382,7 +378,10 @@ def problem_at(field: str, message: str, code: str = "invalid") -> serializers.V
 
 
 def read_body(
-    body: type[serializers.Serializer[Any]], request: Request, instance: Any = None, **context: Any
+    body: type[serializers.Serializer[Any]],
+    request: Request,
+    instance: object = None,
+    **context: object,
 ) -> JsonObject:
     """Return the fields of a request's body: of a whole one, or of changes to an instance. Raises
     ValidationError. Some bodies are judged by what `context` names.

@@ -55,7 +55,7 @@ COMMON_PROBLEMS: Final = (400, 401, 403, 503)
 BODY_PROBLEMS: Final = (413, 415)
 
 
-def spell_out_nullable(part: Any) -> Any:
+def spell_out_nullable(part: object) -> Any:
     """OpenAPI 3.1 has no `nullable`: a type that may be null is a list of two."""
     if isinstance(part, list):
         return [spell_out_nullable(inner) for inner in part]

@@ -6,7 +6,7 @@ comes last, is left out where there is nothing to say.
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 import msgspec
 from msgspec import Meta
@@ -47,7 +47,7 @@ class Answer(msgspec.Struct):
     """What an endpoint answers, or a part of it."""
 
     @classmethod
-    def of(cls, row: object, **computed: Any) -> Self:
+    def of(cls, row: object, **computed: object) -> Self:
         """Fill an answer from what is computed, else from the row's attributes of the same names,
         an amount in USD from one in nano-dollars. A field with a default keeps it where there is
         neither.

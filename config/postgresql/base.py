@@ -2,11 +2,10 @@
 gets limits of time.
 """
 
-from typing import Any
-
 from django.db import DEFAULT_DB_ALIAS
 from django.db.backends.postgresql import base
 from psycopg import Connection
+from psycopg.rows import TupleRow
 
 from config.connections import limit_connection, parameters_of_thread
 from config.database_role import step_down
@@ -18,10 +17,10 @@ class DatabaseWrapper(base.DatabaseWrapper):
     Each connection asks for itself: a process that was not prepared cannot see every tenant's rows.
     """
 
-    def __init__(self, settings_dict: dict[str, Any], alias: str = DEFAULT_DB_ALIAS) -> None:
+    def __init__(self, settings_dict: dict[str, object], alias: str = DEFAULT_DB_ALIAS) -> None:
         super().__init__(parameters_of_thread(settings_dict), alias)
 
-    def _configure_role(self, connection: Connection[Any]) -> bool:
+    def _configure_role(self, connection: Connection[TupleRow]) -> bool:
         step_down(connection)
         limit_connection(connection)
         return True  # Django then commits, so that no transaction is left open by the question

@@ -88,7 +88,7 @@ def _text(**attributes: str) -> forms.TextInput:
     return forms.TextInput(attrs={"inputmode": "decimal", **attributes})
 
 
-def amount_field(label: str, **options: Any) -> AmountField:
+def amount_field(label: str, **options: object) -> AmountField:
     return AmountField(label=label, required=False, maximum=AMOUNT_MAX, widget=_text(), **options)
 
 
@@ -205,11 +205,11 @@ class ChargeForm(forms.Form):
         return rows
 
     @property
-    def tier_rows(self) -> list[list[Any]]:
+    def tier_rows(self) -> list[list[object]]:
         return [[self[name] for name in row] for row in self.tiers]
 
     @property
-    def markup_rows(self) -> list[list[Any]]:
+    def markup_rows(self) -> list[list[object]]:
         return [[self[name] for name in row] for row in self.markups]
 
     @property
@@ -219,7 +219,7 @@ class ChargeForm(forms.Form):
         return [(self[f"filter-{index}"], self[f"values-{index}"]) for index in range(FILTERS)]
 
     @property
-    def plain_fields(self) -> list[Any]:
+    def plain_fields(self) -> list[object]:
         """The fields of the model that are no rows, but for the bounds."""
         wanted = ("amount", "when", "proration", "metric", "unit_amount", "per", "package_size",
                   "package_amount", "percent", "included_units")  # fmt: skip

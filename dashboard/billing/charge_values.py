@@ -1,7 +1,7 @@
 """The values of a stored charge, as the fields of its form have them. Pure."""
 
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
 from billing.terms import Charge, FlatCharge
 
@@ -9,7 +9,7 @@ from billing.terms import Charge, FlatCharge
 FLAT: Final = "flat"
 
 
-def initial_of(charge: Charge | None) -> dict[str, Any]:
+def initial_of(charge: Charge | None) -> dict[str, object]:
     """The values of a stored charge as the form has them."""
     if charge is None:
         return {"model": FLAT}

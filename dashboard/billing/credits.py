@@ -141,7 +141,7 @@ def _rows(request: PageRequest, asked: Asked) -> QuerySet[Any]:
     return rows.select_related(path)
 
 
-def _lines(show: str, rows: Sequence[Any]) -> Sequence[Any]:
+def _lines(show: str, rows: Sequence[Any]) -> Sequence[object]:
     if show == "grants":
         return grant_lines(rows)
     if show == "wallets":
@@ -215,7 +215,7 @@ def headline_of(balances: Sequence[tuple[str, int]], wallets: int) -> str:
     return f"Customers have {left} of prepaid credit; {held}"
 
 
-def credit_of(customer: Customer) -> dict[str, Any]:
+def credit_of(customer: Customer) -> dict[str, object]:
     """Return what a customer's page shows of its credit."""
     wallets = customer.wallets.filter(ended_at=None).select_related("budget")
     used = Count("uses", filter=~_VOID_USE)

@@ -30,7 +30,7 @@ from dashboard.billing.plan_edit import previewed
 from dashboard.forms import form_page, moment_field, save_once, sent_data, show_form
 from metering.fields.forms import count_field
 from tenants.admin_site import actor_of
-from tenants.forms import offer_zones
+from tenants.forms import ZoneField, offer_zones
 
 PLANS_MAX: Final = 500
 METHOD: Final = "collection_method"
@@ -51,7 +51,7 @@ class CustomerForm(forms.Form):
     """Who is billed, where statements go, and what is printed on them."""
 
     name = forms.CharField(label="Name", max_length=200)
-    timezone = forms.ChoiceField(label="Time zone")
+    timezone = ZoneField(label="Time zone")
     email = forms.EmailField(label="Email address for statements", required=False)
     address = forms.CharField(
         label="Address",

@@ -51,7 +51,7 @@ def _for_customer(view: Callable[..., HttpResponse]) -> Callable[..., HttpRespon
     """A page for the customer that a link is for: read in a snapshot of its tenant alone."""
 
     @wraps(view)
-    def act(request: HttpRequest, token: str, **path: Any) -> HttpResponse:
+    def act(request: HttpRequest, token: str, **path: object) -> HttpResponse:
         try:
             claims: list[int] = signing.loads(token, salt=SALT, max_age=LIFETIME)
         except signing.BadSignature:

@@ -45,7 +45,7 @@ LOSSES_SHOWN: Final = 3
 AT_ONCE_MAX: Final = 100
 RATED_MAX: Final = 1_500
 PAGES_MAX: Final = 10_000
-ORDERS: Final[dict[str, tuple[str, Callable[[CustomerFigures], Any]]]] = {
+ORDERS: Final[dict[str, tuple[str, Callable[[CustomerFigures], object]]]] = {
     "cost": ("Cost", lambda row: -row.cost_nanos),
     "revenue": ("Revenue", lambda row: -row.revenue_nanos),
     "margin": ("Margin", lambda row: row.margin_nanos if row.is_comparable else 0),
@@ -139,7 +139,7 @@ def figures(request: PageRequest) -> HttpResponse:
     return render(request, "dashboard/billing/customers_content.html", context)
 
 
-def _content(request: PageRequest, asked: Asked) -> dict[str, Any]:
+def _content(request: PageRequest, asked: Asked) -> dict[str, object]:
     tenant_id, month = request.tenant.id, asked.month
     earnings = read_earnings(tenant_id, month, month_of(asked.bar, month.back + 1))
     matching = [row for row in earnings.rows if _is_wanted(row.customer, asked.text)]
@@ -203,7 +203,7 @@ def _others(earnings: Earnings, shown: Sequence[CustomerFigures]) -> Others | No
     )
 
 
-def _pager(asked: Asked, number: int, first: int, shown: int) -> dict[str, Any]:
+def _pager(asked: Asked, number: int, first: int, shown: int) -> dict[str, object]:
     return {
         "found": number,
         "first": first + 1,

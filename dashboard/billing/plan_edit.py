@@ -158,7 +158,7 @@ def _customers(request: PageRequest, plan: Plan, whose: str) -> QuerySet[Custome
     return customers if chosen is None else customers.filter(id=chosen)
 
 
-def previewed(plan: Plan, terms: Terms, customers: QuerySet[Customer]) -> dict[str, Any]:
+def previewed(plan: Plan, terms: Terms, customers: QuerySet[Customer]) -> dict[str, object]:
     """What a plan's preview shows: an example for each charge, and the last period."""
     now = timezone.now()
     period = last_period(plan, now)

@@ -16,7 +16,7 @@ from dashboard.billing.charge_values import plain_amount
 from dashboard.forms import moment_field
 from metering.core.validation import Problem
 from metering.fields.forms import count_field
-from tenants.forms import offer_zones
+from tenants.forms import ZoneField, offer_zones
 
 # The button that adds, removes or shows other fields; nothing is saved then.
 ACT: Final = "act"
@@ -131,7 +131,7 @@ class NewPlanForm(TermsForm):
         ],
         help_text="Who subscribes on the 31st has periods from the last day of shorter months.",
     )
-    timezone = forms.ChoiceField(label="Time zone of its periods")
+    timezone = ZoneField(label="Time zone of its periods")
     trial_days = count_field(
         "Days of trial",
         minimum=0,
@@ -153,7 +153,7 @@ class NewPlanForm(TermsForm):
         return code
 
     @property
-    def head_fields(self) -> list[Any]:
+    def head_fields(self) -> list[object]:
         return [self[name] for name in self.field_order]
 
     @property
@@ -176,7 +176,7 @@ class VersionForm(TermsForm):
 
     starts_at = moment_field("In force from")
 
-    def __init__(self, data: QueryDict | None, plan: Plan, terms: Terms, starts_at: Any) -> None:
+    def __init__(self, data: QueryDict | None, plan: Plan, terms: Terms, starts_at: object) -> None:
         self._plan = plan
         super().__init__(data, terms=terms, initial={"starts_at": starts_at})
         self.fields["starts_at"].help_text = (
@@ -185,7 +185,7 @@ class VersionForm(TermsForm):
         )
 
     @property
-    def head_fields(self) -> list[Any]:
+    def head_fields(self) -> list[object]:
         return [self["starts_at"]]
 
     @property

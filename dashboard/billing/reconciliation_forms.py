@@ -133,7 +133,7 @@ class ThresholdForm(forms.Form):
     )
 
     def __init__(self, request: PageRequest, stored: ReconciliationSettings) -> None:
-        initial: dict[str, Any] = {name: getattr(stored, name) for name in self.base_fields}
+        initial: dict[str, object] = {name: getattr(stored, name) for name in self.base_fields}
         initial["threshold_percent"] = f"{stored.threshold_percent.normalize():f}"
         super().__init__(sent_data(request), initial=initial)
         field = self.fields["threshold_nanos"]

@@ -1,6 +1,6 @@
 """`/customers/unassigned`: usage that is no customer's, and whose it could be."""
 
-from typing import Any, Final
+from typing import Final
 
 from django.core.exceptions import ValidationError
 from django.http import Http404, HttpResponse
@@ -59,7 +59,7 @@ def page(request: PageRequest) -> HttpResponse:
     return render(request, "dashboard/billing/unassigned.html", context)
 
 
-def _customers(request: PageRequest) -> Any:
+def _customers(request: PageRequest) -> object:
     rows = Customer.objects.filter(tenant=request.tenant, archived_at=None).order_by("name", "id")
     return list(rows.values_list("key", "name")[:CUSTOMERS_MAX])
 

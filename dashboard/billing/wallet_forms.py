@@ -58,12 +58,12 @@ class LevelsField(forms.CharField):
     def __init__(self, **options: Any) -> None:
         super().__init__(widget=forms.Textarea(attrs={"rows": 4}), max_length=5000, **options)
 
-    def prepare_value(self, value: Any) -> Any:
+    def prepare_value(self, value: Any) -> object:
         if isinstance(value, str) or value is None:
             return value
         return "\n".join(f"{each.percent} {', '.join(each.notify)}".rstrip() for each in value)
 
-    def clean(self, value: Any) -> Any:
+    def clean(self, value: object) -> object:
         """Raises ValidationError that names the line which cannot be read."""
         lines = [line.strip() for line in (super().clean(value) or "").splitlines()]
         levels = [_level_of(line) for line in lines if line]

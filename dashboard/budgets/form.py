@@ -27,7 +27,7 @@ from metering.core.periods import EPOCH
 from metering.fields.forms import count_field
 from metering.models import Action, Budget, Mode, Period
 from metering.simulation import Proposal, ProposedBudget
-from tenants.forms import offer_zones
+from tenants.forms import ZoneField, offer_zones
 from tenants.models import Tenant
 from tenants.number_fields import UsdField
 
@@ -94,7 +94,7 @@ class BudgetForm(forms.Form):
     period = forms.ChoiceField(
         choices=PERIOD_CHOICES, widget=forms.Select(attrs={"class": "slot", "aria-label": "Period"})
     )
-    timezone = forms.ChoiceField(label="Time zone of days, weeks and months")
+    timezone = ZoneField(label="Time zone of days, weeks and months")
     is_rolling = forms.BooleanField(
         label="Rolling: count the trailing period instead of calendar periods", required=False
     )
@@ -147,12 +147,12 @@ class BudgetForm(forms.Form):
             )
 
     @property
-    def further_per(self) -> list[Any]:
+    def further_per(self) -> list[object]:
         """The fields for more dimensions than the first."""
         return [self[name] for name in self.fields if name.startswith("per_") and name != "per_0"]
 
     @property
-    def further_limits(self) -> list[Any]:
+    def further_limits(self) -> list[object]:
         """The limits besides cost."""
         return [self[name] for name in LIMIT_LABELS if name != "limit_cost_nanos"]
 
@@ -161,7 +161,7 @@ class BudgetForm(forms.Form):
         """The modes with what each means, and whether it is chosen."""
         return [(*choice, self["mode"].value() == choice[0]) for choice in MODE_CHOICES]
 
-    def clean(self) -> dict[str, Any]:
+    def clean(self) -> dict[str, object]:
         data = self.cleaned_data
         chosen = [data[name] for name in self.fields if name.startswith("per_") and data.get(name)]
         if len(set(chosen)) < len(chosen):
@@ -195,7 +195,7 @@ class BudgetForm(forms.Form):
         return True
 
 
-def _initial(tenant: Tenant, budget: Budget | None) -> dict[str, Any]:
+def _initial(tenant: Tenant, budget: Budget | None) -> dict[str, object]:
     row = budget or Budget(tenant=tenant, period=Period.MONTH, timezone=tenant.timezone)
     return {name: getattr(row, name) for name in FIELDS}
 
@@ -241,7 +241,7 @@ class LevelForm(forms.Form):
             *(data[name] for name in LEVEL_RATE_FIELDS),
         )
 
-    def clean(self) -> dict[str, Any]:
+    def clean(self) -> dict[str, object]:
         data = self.cleaned_data
         if not data.get("percent") and not self.errors and (data["notify"] or self._has_rates()):
             self.add_error("percent", "Give the percentage at which this happens.")
@@ -256,7 +256,7 @@ LevelForms = forms.formset_factory(
 )
 
 
-def level_forms(levels: Sequence[LevelRule], data: Any = None) -> Any:
+def level_forms(levels: Sequence[LevelRule], data: Any = None) -> object:
     """The rows of the levels, and some to fill in."""
     initial = [{**level._asdict(), "notify": ", ".join(level.notify)} for level in levels]
     return LevelForms(data, initial=initial, prefix=LEVELS)

@@ -129,7 +129,7 @@ class BudgetLine:
         return self.window is not None and self.window.outlook.is_over
 
     @property
-    def consequence(self) -> tuple[Any, ...]:
+    def consequence(self) -> tuple[object, ...]:
         """What matters most comes first: what acts, what is used up, what runs out soonest."""
         return (
             MODES.index(self.rule.mode),

@@ -90,7 +90,7 @@ def page(request: PageRequest, budget_id: int) -> HttpResponse:
         "sentence": rule_words(budget, subject.rule.levels),
         "badge": MODE_BADGES[budget.mode],
         "wallet": Wallet.objects.filter(budget=budget).select_related("customer").first(),
-        "one": window,
+        "window": window,
         "drawn": bar_of(window) if window else None,
         "left": max(0, window.limit - window.spent - window.reserved) if window else 0,
         "rate": _rate(window, bar),
@@ -232,7 +232,7 @@ def _question(request: PageRequest, window: WatchedWindow, bar: FilterBar) -> An
     return question_of(window, tenant_id=request.tenant.id, now=bar.now)
 
 
-def _history(request: PageRequest, subject: Subject, bar: FilterBar) -> dict[str, Any]:
+def _history(request: PageRequest, subject: Subject, bar: FilterBar) -> dict[str, object]:
     window = subject.window
     past = past_windows(window, tenant_id=request.tenant.id, now=bar.now) if window else []
     if window is None or len(past) < 2:
@@ -277,7 +277,7 @@ def _user(row: UsageRow, by: str) -> tuple[str, int]:
     return row.group[by], row.measures.cost_nanos
 
 
-def _refusals(request: PageRequest, subject: Subject) -> dict[str, Any]:
+def _refusals(request: PageRequest, subject: Subject) -> dict[str, object]:
     """What the budget refused in the window."""
     window = subject.window
     if window is None:

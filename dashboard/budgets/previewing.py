@@ -156,7 +156,7 @@ def _full_words(full: FullGroup) -> str:
     return f"{who} now at {share}" if who else f"Now at {share}"
 
 
-def _replay(simulation: Simulation, budget_id: int | None) -> dict[str, Any]:
+def _replay(simulation: Simulation, budget_id: int | None) -> dict[str, object]:
     context: dict[str, Any] = {"simulation": simulation, "budget_id": budget_id}
     if simulation.status in UNFINISHED:
         return context | {"is_waiting": True}

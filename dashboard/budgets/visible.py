@@ -18,7 +18,9 @@ def teams_of(request: PageRequest) -> tuple[str, ...] | None:
     return visible_teams(tenant_id=request.tenant.id, user_id=request.user.pk, role=request.role)
 
 
-def is_visible(match: Mapping[str, Any], per: Sequence[str], teams: Collection[str] | None) -> bool:
+def is_visible(
+    match: Mapping[str, object], per: Sequence[str], teams: Collection[str] | None
+) -> bool:
     """Whether a budget counts these teams' calls alone, or each team's in windows of its own."""
     if teams is None:
         return True
@@ -27,7 +29,9 @@ def is_visible(match: Mapping[str, Any], per: Sequence[str], teams: Collection[s
     return TEAM in per
 
 
-def budgets_of_reasons(tenant_id: int, reasons: Iterable[Mapping[str, Any]]) -> dict[int, Budget]:
+def budgets_of_reasons(
+    tenant_id: int, reasons: Iterable[Mapping[str, object]]
+) -> dict[int, Budget]:
     """The budgets that reasons of decisions name, by id."""
     named = {reason["budget"] for reason in reasons if "budget" in reason}
     return Budget.objects.filter(tenant_id=tenant_id).in_bulk(named)

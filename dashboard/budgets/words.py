@@ -1,7 +1,7 @@
 """A budget's rule as a sentence. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from dashboard.amounts import listed
 from dashboard.findings import shortened
@@ -48,14 +48,14 @@ def values_words(values: Iterable[str]) -> str:
     return listed([shortened(value) if value else "(none)" for value in named], "or")
 
 
-def match_words(match: Mapping[str, Any]) -> str:
+def match_words(match: Mapping[str, object]) -> str:
     """What a budget counts: "team research, feature search"; empty for all usage."""
     return ", ".join(
         f"{name} {values_words(wanted_values(wanted))}" for name, wanted in match.items()
     )
 
 
-def scope_words(match: Mapping[str, Any], per: Sequence[str], period: str) -> str:
+def scope_words(match: Mapping[str, object], per: Sequence[str], period: str) -> str:
     """The same in a line below a name: "per agent · team research · day"."""
     each = f"per {listed([*per])}" if per else ""
     return " · ".join(filter(None, [each, match_words(match) or "all usage", period]))

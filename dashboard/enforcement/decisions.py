@@ -334,7 +334,7 @@ def _lines(tenant_id: int, chosen: Filter, rows: Sequence[Decision]) -> list[Dec
     ]
 
 
-def _weight(reason: Mapping[str, Any]) -> tuple[bool, int]:
+def _weight(reason: Mapping[str, object]) -> tuple[bool, int]:
     """What decided comes before what only objects, and the most severe first."""
     action = "block" if reason.get("action") == "unpriced" else reason.get("action")
     return reason.get("mode", "enforce") != "enforce", -SEVERITY.get(str(action), 0)
@@ -361,7 +361,7 @@ def _reason(reason: Mapping[str, Any], chosen: Filter, budgets: Mapping[int, Bud
     )
 
 
-def _fact(reason: Mapping[str, Any], key: str) -> Fact | None:
+def _fact(reason: Mapping[str, object], key: str) -> Fact | None:
     """A fact in words; None where the reason does not have it."""
     words, value = FACT_WORDS[key], reason.get(key)
     if f"{key}_usd" in reason:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 from django import forms
 from django.contrib import messages
@@ -96,7 +96,7 @@ class HaltForm(forms.Form):
     reason = forms.CharField(max_length=REASON_CHARACTERS_MAX)
 
 
-def chosen_match(data: QueryDict) -> dict[str, Any] | None:
+def chosen_match(data: QueryDict) -> dict[str, object] | None:
     """Return the match that an address or a form names; None if it names nothing that a call can
     have.
 
@@ -248,7 +248,7 @@ def confirm(request: PageRequest) -> HttpResponse:
 
 
 def _recent_usage(
-    tenant_id: int, match: Mapping[str, Any], now: datetime, teams: tuple[str, ...] | None
+    tenant_id: int, match: Mapping[str, object], now: datetime, teams: tuple[str, ...] | None
 ) -> Measures:
     """What such calls spent in the last day; of a team's member, that team's calls alone."""
     wanted = {
@@ -270,14 +270,14 @@ def _recent_usage(
 
 
 def _standing(
-    request: PageRequest, match: Mapping[str, Any], teams: tuple[str, ...] | None
+    request: PageRequest, match: Mapping[str, object], teams: tuple[str, ...] | None
 ) -> HaltLine | None:
     """The halt that stops these calls already; of a team's member, one that concerns the team."""
     rows = Halt.objects.filter(tenant=request.tenant, lifted_at=None, match=match)
     return next(iter(_lines(request, list(rows[:1]), {}, teams)), None)
 
 
-def _in_flight(tenant_id: int, match: Mapping[str, Any], teams: tuple[str, ...] | None) -> int:
+def _in_flight(tenant_id: int, match: Mapping[str, object], teams: tuple[str, ...] | None) -> int:
     """Count the calls that hold a reservation: these go on."""
     reservations = Reservation.objects.filter(tenant_id=tenant_id, state=ReservationState.OPEN)
     if teams is not None:

@@ -37,11 +37,11 @@ def _joined(name: str, values: frozenset[str]) -> str:
     return " or ".join(words)
 
 
-def pairs_of(match: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+def pairs_of(match: Mapping[str, object]) -> list[tuple[str, list[str]]]:
     """The dimensions of a match, each with its values; "" for calls without one."""
     return [(name, sorted(wanted_values(match[name]))) for name in _in_order(match)]
 
 
-def _in_order(match: Mapping[str, Any]) -> list[str]:
+def _in_order(match: Mapping[str, object]) -> list[str]:
     """The agent first, then as dimensions are listed everywhere."""
     return sorted(match, key=lambda name: (name != "agent", POSITION.get(name, len(POSITION))))

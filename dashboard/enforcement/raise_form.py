@@ -66,7 +66,7 @@ class LimitIncreaseForm(forms.Form):
                 )
         self.order_fields([*parts, *self.fields])
 
-    def clean(self) -> dict[str, Any]:
+    def clean(self) -> dict[str, object]:
         data = self.cleaned_data
         if self.errors:
             return data

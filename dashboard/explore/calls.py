@@ -99,7 +99,7 @@ def _listed(request: PageRequest, bar: FilterBar) -> dict[str, Any]:
         return context | {"is_too_much": True}
 
 
-def _rows(request: PageRequest, bar: FilterBar, *, is_by_cost: bool) -> dict[str, Any]:
+def _rows(request: PageRequest, bar: FilterBar, *, is_by_cost: bool) -> dict[str, object]:
     span = bar.range
     asked = EventQuestion(
         tenant_id=request.tenant.id,

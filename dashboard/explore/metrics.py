@@ -56,10 +56,6 @@ def _measure(name: str) -> Callable[[Figures], Value]:
     return lambda figures: int(getattr(figures.measures, name))
 
 
-def _metric(name: str) -> Callable[[Figures], Value]:
-    return lambda figures: figures.metrics[name]
-
-
 def _cost_per_user(figures: Figures) -> Value:
     users = figures.metrics["users"]
     if not users:
@@ -73,7 +69,7 @@ def _counted(name: str, words: str) -> Metric:
 
 
 def _asked(name: str, words: str, unit: Unit, missing: str = "no calls") -> Metric:
-    return Metric(name, words, unit, _metric(name), (name,), missing)
+    return Metric(name, words, unit, lambda figures: figures.metrics[name], (name,), missing)
 
 
 _ALL: Final = (

@@ -83,7 +83,7 @@ def ranking(request: PageRequest) -> HttpResponse:
     return render(request, "dashboard/explore/later.html", context)
 
 
-def _figures(view: Exploration) -> dict[str, Any]:
+def _figures(view: Exploration) -> dict[str, object]:
     """The table and the finding; or why they cannot be shown."""
     try:
         with in_time(what=WHAT):
@@ -96,7 +96,7 @@ def _figures(view: Exploration) -> dict[str, Any]:
         }
 
 
-def _table(view: Exploration, ranking: Ranking) -> dict[str, Any]:
+def _table(view: Exploration, ranking: Ranking) -> dict[str, object]:
     lines = page_of(view, ranking)
     matching = found(view, ranking)
     further = {SEARCH: view.search}
@@ -118,7 +118,7 @@ def _table(view: Exploration, ranking: Ranking) -> dict[str, Any]:
     }
 
 
-def _builder(view: Exploration) -> dict[str, Any]:
+def _builder(view: Exploration) -> dict[str, object]:
     """The sentence that builds a view: metric, two dimensions, interval, and what is summed up."""
     bar = replace(view, search="", page=1).bar
     first, second = view.group_by[0], view.group_by[1] if len(view.group_by) > 1 else ""
@@ -170,7 +170,7 @@ def _builder(view: Exploration) -> dict[str, Any]:
     }
 
 
-def _saved(request: PageRequest, view: Exploration) -> dict[str, Any]:
+def _saved(request: PageRequest, view: Exploration) -> dict[str, object]:
     """The saved views that the reader may open, and which of them this is."""
     here = view.link(**{SEARCH: "", PAGE: ""}).removeprefix("?")
     views = list(readable_views(request)[:VIEWS_MAX])

@@ -45,7 +45,7 @@ class ChannelForm(ChannelFields):
     )
 
     def __init__(self, request: PageRequest, kind: str, channel: Channel | None) -> None:
-        initial: dict[str, Any] = {"severities": list(KINDS[kind].severities)}
+        initial: dict[str, object] = {"severities": list(KINDS[kind].severities)}
         if channel is not None:
             initial = {name: getattr(channel, name) for name in self.base_fields}
             initial |= {PREFIX + name: value for name, value in shown_fields(channel).items()}

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
 from django.utils.dateparse import parse_datetime
@@ -121,7 +121,7 @@ def cause_of(incident: Incident, anomalies: Sequence[Anomaly], now: datetime) ->
     return Stretch(incident.opened_at - LOOK_BACK, ends_at)
 
 
-def filters_of(match: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+def filters_of(match: Mapping[str, object]) -> dict[str, tuple[str, ...]]:
     """A match as questions about usage take it."""
     return {
         name: tuple(sorted(wanted_values(value)))[:VALUES_MAX]

@@ -1,7 +1,7 @@
 """Deliveries: what has not arrived yet, what was given up, and what was sent."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from django.db.models import Count, QuerySet
 from django.http import HttpResponse
@@ -93,7 +93,7 @@ def _further(state: str, channel_id: int | None) -> dict[str, str]:
 
 def _rows(
     request: PageRequest, bar: FilterBar, further: Mapping[str, str], rows: QuerySet[Delivery]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     before = number_of(request.GET.get("before", ""))
     deliveries = newest_before(rows, before, limit=PER_PAGE)
     older = {**further, "before": str(deliveries.older)}

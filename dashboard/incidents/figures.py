@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from django.utils.dateparse import parse_datetime
 
@@ -27,7 +27,7 @@ class Figure(NamedTuple):
     at: datetime | None = None
 
 
-def figures_of(evidence: Mapping[str, Any]) -> list[Figure]:
+def figures_of(evidence: Mapping[str, object]) -> list[Figure]:
     """Money first, then other numbers and words, then times; what is nested is shown elsewhere."""
     figures = (_figure(name, value) for name, value in sorted(evidence.items()))
     return sorted(
@@ -36,7 +36,7 @@ def figures_of(evidence: Mapping[str, Any]) -> list[Figure]:
     )
 
 
-def findings_of(evidence: Mapping[str, Any]) -> list[str]:
+def findings_of(evidence: Mapping[str, object]) -> list[str]:
     """What was found, a sentence each, where a source gives several reasons."""
     findings = evidence.get("findings")
     if not isinstance(findings, list):
@@ -48,7 +48,7 @@ def findings_of(evidence: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _figure(name: str, value: Any) -> Figure | None:
+def _figure(name: str, value: object) -> Figure | None:
     words, _, unit = name.rpartition("_")
     if not _is_for_people(name, value):
         return None
@@ -69,7 +69,7 @@ def _moment(name: str, at: datetime) -> Figure:
     return Figure("Window", "never ends") if at == EPOCH else Figure(_titled(name), at=at)
 
 
-def _is_for_people(name: str, value: Any) -> bool:
+def _is_for_people(name: str, value: object) -> bool:
     if value is None or value == "" or isinstance(value, Mapping | list):
         return False
     is_row = name in ROWS and isinstance(value, int)
@@ -80,7 +80,7 @@ def _titled(name: str) -> str:
     return name.replace("_", " ").strip().capitalize()
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):

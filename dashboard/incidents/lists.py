@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from django.db.models import Case, CharField, Count, Q, QuerySet, Value, When
 from django.http import HttpResponse
@@ -171,7 +171,7 @@ def _sections(chosen: Filter, rows: QuerySet[Incident]) -> list[Section]:
     return [section for section in sections if section.lines]
 
 
-def _resolved(request: PageRequest, chosen: Filter, rows: QuerySet[Incident]) -> dict[str, Any]:
+def _resolved(request: PageRequest, chosen: Filter, rows: QuerySet[Incident]) -> dict[str, object]:
     """Incidents of the period that are over, the newest first, by pages."""
     if chosen.status not in {"", "resolved"}:
         return {"resolved": [], "older": None, "newest": None}

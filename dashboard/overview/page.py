@@ -57,7 +57,7 @@ def page(request: PageRequest) -> HttpResponse:
     return render(request, "dashboard/overview/page.html", context)
 
 
-def _totals(tenant_id: int, bar: FilterBar, spending: Spending) -> dict[str, Any]:
+def _totals(tenant_id: int, bar: FilterBar, spending: Spending) -> dict[str, object]:
     """The tiles of the period, and how complete they are."""
     total, before = spending.total, spending.before
     data_since = _data_since(tenant_id, bar)
@@ -81,7 +81,7 @@ def _totals(tenant_id: int, bar: FilterBar, spending: Spending) -> dict[str, Any
     }
 
 
-def _spenders(request: PageRequest, bar: FilterBar, spending: Spending) -> dict[str, Any]:
+def _spenders(request: PageRequest, bar: FilterBar, spending: Spending) -> dict[str, object]:
     rows = spender_rows(request, bar, spending.named)
     shares = [(spender.value, spender.measures.cost_nanos, 0) for spender in spending.named]
     greatest = findings.greatest_share(bar.split, spending.total.cost_nanos, shares)
@@ -95,7 +95,7 @@ def _spenders(request: PageRequest, bar: FilterBar, spending: Spending) -> dict[
     }
 
 
-def _outlook(tenant_id: int, bar: FilterBar) -> dict[str, Any]:
+def _outlook(tenant_id: int, bar: FilterBar) -> dict[str, object]:
     """Where the day and the month end, and what needs attention."""
     book = read_budget_index(tenant_id)
     month = read_month(tenant_id, bar, book)

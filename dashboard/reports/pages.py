@@ -1,6 +1,6 @@
 """Saved views and scheduled reports: the list, and what people do with it."""
 
-from typing import Any, Final
+from typing import Final
 
 from django.core.exceptions import PermissionDenied
 from django.db.models import Prefetch
@@ -54,7 +54,7 @@ def page(request: PageRequest) -> HttpResponse:
     return render(request, "dashboard/reports/page.html", context)
 
 
-def _line(request: PageRequest, view: SavedView, pinned: SavedView | None) -> dict[str, Any]:
+def _line(request: PageRequest, view: SavedView, pinned: SavedView | None) -> dict[str, object]:
     audience = f"{saved_views.TEAM_PREFIX}{view.team_id}" if view.team_id else view.readers
     return {
         "view": view,

@@ -204,7 +204,7 @@ def _subtrees(steps: Sequence[Step]) -> dict[int, int]:
     return costs
 
 
-def _figures(parts: Facts, lines: Sequence[Line]) -> dict[str, Any]:
+def _figures(parts: Facts, lines: Sequence[Line]) -> dict[str, object]:
     """The headline, tiles and charts."""
     total, loop = parts.totals.total, parts.loop
     began_at = loop.began_at if loop is not None else None
@@ -243,7 +243,7 @@ def _figures(parts: Facts, lines: Sequence[Line]) -> dict[str, Any]:
     }
 
 
-def _compared(facts: Facts) -> dict[str, Any]:
+def _compared(facts: Facts) -> dict[str, object]:
     """The headline, and the cost beside what is usual, as far as that is read."""
     usual, nanos = facts.usual, facts.totals.total.cost_nanos
     context: dict[str, Any] = {

@@ -1,7 +1,6 @@
 """A person's own account: the zone and the theme of pages, password and login sessions."""
 
 from typing import Final
-from zoneinfo import available_timezones
 
 from django import forms
 from django.contrib import messages
@@ -10,10 +9,12 @@ from django.http import HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
 
+from common.times import zone_names
 from dashboard.access import PageRequest
 from dashboard.buttons import button_of
 from dashboard.forms import form_page, form_token, save_once, sent_data
 from dashboard.frame import filter_bar_of, frame
+from tenants.forms import ZoneField
 from tenants.login_sessions import end_own_session, own_sessions
 from tenants.roles import Role
 from tenants.sign_in import end_other_sessions, set_own_timezone
@@ -57,7 +58,7 @@ def browser_words(user_agent: str) -> str:
 class AccountForm(forms.Form):
     """How pages show times to the person."""
 
-    timezone = forms.ChoiceField(
+    timezone = ZoneField(
         label="Time zone",
         required=False,
         help_text="For times of day. Days, weeks and months begin in the workspace's zone.",
@@ -65,7 +66,7 @@ class AccountForm(forms.Form):
 
     def __init__(self, request: PageRequest) -> None:
         super().__init__(sent_data(request), initial={"timezone": request.user.timezone})
-        names = [(name, name) for name in sorted(available_timezones())]
+        names = [(name, name) for name in sorted(zone_names())]
         self.fields["timezone"].choices = [("", BROWSERS), *names]  # type: ignore[attr-defined]
 
 

@@ -150,7 +150,7 @@ def value_of(name: str, value: Any) -> Value:
     return Value(words)
 
 
-def _words(name: str, value: Any) -> str:
+def _words(name: str, value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int | float):
@@ -184,7 +184,7 @@ def _level(level: Mapping[str, Any]) -> str:
     return f"{level.get('percent')}%: {', '.join([*does, *_pairs(further)]) or 'record only'}"
 
 
-def _pairs(value: Mapping[str, Any]) -> list[str]:
+def _pairs(value: Mapping[str, object]) -> list[str]:
     return [
         f"{label_of(name).lower()} {_words(name, member)}"
         for name, member in value.items()

@@ -33,7 +33,7 @@ class PriceForm(forms.Form):
     effective_to = moment_field("Until", required=False, help_text="Leave empty until you end it.")
     note = forms.CharField(label="Note", required=False, max_length=500)
 
-    def __init__(self, request: PageRequest, **initial: Any) -> None:
+    def __init__(self, request: PageRequest, **initial: object) -> None:
         now = timezone.now().replace(second=0, microsecond=0)
         super().__init__(sent_data(request), initial={"effective_from": now, **initial})
         self.request = request

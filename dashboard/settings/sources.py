@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 
 from django.core.exceptions import PermissionDenied
@@ -71,7 +71,7 @@ class Problem:
     reason: SourceReason
 
     @property
-    def rank(self) -> tuple[Any, ...]:
+    def rank(self) -> tuple[object, ...]:
         return (RANKS.index(self.reason.outcome), -self.reason.count, self.line.name)
 
     @property
@@ -156,7 +156,7 @@ class SourceLine:
         return sum(reason.count for reason in self.row.reasons if reason.is_harmless)
 
     @property
-    def rank(self) -> tuple[Any, ...]:
+    def rank(self) -> tuple[object, ...]:
         """By consequence, then by how much arrives."""
         problems = self.problems
         worst = problems[0].rank if problems else (len(RANKS), 0, "")
@@ -210,7 +210,7 @@ def attribution(request: PageRequest, route: Route | None = None) -> HttpRespons
         raise PermissionDenied
     span = bar.range
     by = f" from {ROUTE_WORDS[route]}" if route is not None else ""
-    context: dict[str, Any] = {"names": NAMES, "by": by, "period": bar.period_words}
+    context: dict[str, object] = {"names": NAMES, "by": by, "period": bar.period_words}
     if span.starts_at < span.until:
         asked = question(request.tenant.id, bar, span, group_by=None, interval="none")
         try:

@@ -92,7 +92,7 @@ class StripeForm(forms.Form):
             raise ValidationError(f"A signing secret begins with {SIGNING_PREFIX}.")
         return secret
 
-    def clean(self) -> dict[str, Any]:
+    def clean(self) -> dict[str, object]:
         data = self.cleaned_data
         key, secret = data.get("api_key"), data.get("webhook_secret")
         if key and secret == "":
@@ -149,7 +149,7 @@ def status_of(stored: StripeSettings) -> StripeStatus:
     )
 
 
-def stripe_context(request: PageRequest, *, is_locked: bool) -> dict[str, Any]:
+def stripe_context(request: PageRequest, *, is_locked: bool) -> dict[str, object]:
     """Return what the page shows of Stripe besides the form."""
     stored = stripe_settings(request.tenant.id)
     invoices = StripeInvoice.objects.filter(tenant=request.tenant).exclude(problem="")

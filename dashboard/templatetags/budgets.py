@@ -31,6 +31,6 @@ def spread(windows: Spread, mode: str) -> SafeString:
 
 
 @register.filter
-def item(values: Mapping[Any, Any], key: Any) -> Any:
+def item(values: Mapping[object, object], key: object) -> Any:
     """What a mapping has at a key; None where it has nothing."""
     return values.get(key)

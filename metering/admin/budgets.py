@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from django import forms
 from django.contrib import messages
 from django.contrib.admin import SimpleListFilter, display, register
+from django.contrib.admin.views.main import ChangeList
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
@@ -36,7 +36,7 @@ from metering.simulation.warnings import format_limit
 from tenants.admin_forms import FilledForm
 from tenants.admin_questions import PREVIEWS, Question
 from tenants.admin_site import actor_of, site, tenant_of
-from tenants.forms import offer_zones
+from tenants.forms import ZoneField, offer_zones
 from tenants.number_fields import UsdField
 
 PRESET: Final = "preset"
@@ -60,7 +60,7 @@ class BudgetForm(GroupedForm):
         "Leave empty for one limit on everything. With agent, each agent has the whole limit; "
         "with request, each single call does.",
     )
-    timezone = forms.ChoiceField(help_text="Defines when days, weeks and months begin.")
+    timezone = ZoneField(help_text="Defines when days, weeks and months begin.")
 
     shown_at = {"limit": "limit_cost_nanos"}
 
@@ -92,12 +92,12 @@ class ArchivedFilter(SimpleListFilter):
     def lookups(self, request: HttpRequest, model_admin: object) -> list[tuple[str, str]]:
         return [("yes", "Archived")]
 
-    def choices(self, changelist: Any) -> Iterator[Any]:
+    def choices(self, changelist: ChangeList) -> Iterator[Any]:
         """The first choice is what the list shows by itself."""
         for index, choice in enumerate(super().choices(changelist)):
             yield {**choice, "display": "In force"} if index == 0 else choice
 
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Budget]) -> QuerySet[Budget]:
         """In force, unless the archived ones are asked for; a budget's own page shows either."""
         return queryset.filter(archived_at__isnull=self.value() != "yes")
 
@@ -188,11 +188,13 @@ class BudgetAdmin(LimitAdmin):
         rows: QuerySet[Budget] = super().get_queryset(request)
         return rows.prefetch_related("levels")
 
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        is_changeable = obj is None or (obj.archived_at is None and not obj.managed_by)
+    def has_change_permission(self, request: HttpRequest, obj: object = None) -> bool:
+        is_changeable = not isinstance(obj, Budget) or (
+            obj.archived_at is None and not obj.managed_by
+        )
         return self.may_write(request) and is_changeable
 
-    def get_inlines(self, request: HttpRequest, obj: Any) -> Any:
+    def get_inlines(self, request: HttpRequest, obj: Budget | None) -> Any:
         """Who only looks reads the levels as words."""
         return () if self.is_only_shown(request, obj) else self.inlines
 

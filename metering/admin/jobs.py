@@ -28,7 +28,9 @@ class JobAdmin(ReadOnlyAdmin):
     def budget(self, obj: Any) -> str:
         return obj.budget_name or "—"
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+    def get_queryset(self, request: HttpRequest) -> QuerySet[BackgroundJob]:
         named = Budget.objects.filter(id=OuterRef("budget_id")).values("name")
-        rows: QuerySet[Any] = super().get_queryset(request).annotate(budget_name=Subquery(named))
+        rows: QuerySet[BackgroundJob] = (
+            super().get_queryset(request).annotate(budget_name=Subquery(named))
+        )
         return rows

@@ -1,7 +1,6 @@
 """The levels of a budget's form: at how much something is done, and what."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from django import forms
 from django.contrib.postgres.forms import SimpleArrayField
@@ -82,7 +81,7 @@ class LevelInline(TenantInline):
     verbose_name = "level"
     verbose_name_plural = "levels"
 
-    def get_extra(self, request: HttpRequest, obj: Any = None, **kwargs: Any) -> int:
+    def get_extra(self, request: HttpRequest, obj: object = None, **kwargs: object) -> int:
         """A new budget starts with rows to fill in."""
         return 3 if obj is None else 0
 

@@ -12,7 +12,7 @@ from common.json_bodies import JsonObject
 from metering.core.match import wanted_values
 from metering.fields.forms import MONEY_ROLES, match_field, match_words
 from metering.fields.match_widget import rows_for
-from metering.models import Mode
+from metering.models import Breaker, Budget, Mode, RateLimit
 from tenants.admin_forms import FilledForm, RowForm
 from tenants.admin_kinds import KindAdmin
 from tenants.admin_questions import Question, question_about
@@ -91,11 +91,11 @@ class LimitAdmin(MoneyAdmin, KindAdmin):
     ordering = ("name",)
 
     @display(description="Counts")
-    def counts(self, obj: Any) -> str:
+    def counts(self, obj: Budget | Breaker | RateLimit) -> str:
         return match_words(obj.match)
 
     @display(description="For each")
-    def for_each(self, obj: Any) -> str:
+    def for_each(self, obj: Budget | Breaker | RateLimit) -> str:
         return ", ".join(obj.per) or "—"
 
     def question(self, request: HttpRequest, filled: FilledForm) -> Question | None:

@@ -63,7 +63,7 @@ class PriceAdmin(MoneyAdmin):
         start = f"from {shown_moment(obj.effective_from)}"
         return start if obj.effective_to is None else f"{start} to {shown_moment(obj.effective_to)}"
 
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+    def has_change_permission(self, request: HttpRequest, obj: object = None) -> bool:
         return False
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:

@@ -31,12 +31,12 @@ class TiersField(forms.CharField):
         )
         super().__init__(widget=widget, **kwargs)
 
-    def prepare_value(self, value: Any) -> Any:
+    def prepare_value(self, value: object) -> object:
         if isinstance(value, list):
             return "\n".join(tier_line(tier) for tier in value)
         return value
 
-    def clean(self, value: Any) -> list[Tier]:
+    def clean(self, value: object) -> list[Tier]:
         """Raises ValidationError with a sentence for what is no table."""
         lines = [line for line in super().clean(value).splitlines() if line.strip()]
         return [_tier_of(line) for line in lines]

@@ -1,6 +1,7 @@
 """`/v1/attribute-mappings`: which attributes of telemetry name the dimensions of its calls."""
 
-from typing import Any, Final
+from collections.abc import Iterable, Mapping
+from typing import Final
 
 from drf_spectacular.utils import extend_schema, extend_schema_field
 from rest_framework.request import Request
@@ -38,7 +39,7 @@ class MappableDimension(Text):
 class AttributeMappingList(Bodies):
     """The list as a whole."""
 
-    def validate(self, attrs: Any) -> Any:
+    def validate(self, attrs: Iterable[Mapping[str, str]]) -> list[AttributeMapping]:
         mappings = [AttributeMapping(**fields) for fields in attrs]
         with errors_at_members(self):
             validate_mappings(mappings)

@@ -289,7 +289,7 @@ class Budgets(Resource[Budget]):
         return Response(paginate(request, windows, answer, order=("-starts_at", "-id")))
 
 
-def new_budget(data: Any) -> tuple[JsonObject, Sequence[LevelRule]]:
+def new_budget(data: object) -> tuple[JsonObject, Sequence[LevelRule]]:
     """The fields and levels of a budget to make; a preset fills what the body leaves out."""
     if not isinstance(data, dict) or "preset" not in data:
         body = BudgetBody(data=data)

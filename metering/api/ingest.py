@@ -1,6 +1,6 @@
 """What bodies of usage look like in the OpenAPI document, and what is answered to them."""
 
-from typing import Any, Final
+from typing import Final
 
 from drf_spectacular.utils import OpenApiResponse
 
@@ -44,7 +44,7 @@ OTLP_ANSWER: Final = {
 LITELLM_BODY: Final = {"type": "array", "items": {"type": "object"}, "maxItems": 10_000}
 
 
-INGEST_ANSWERS: Final[dict[Any, Any]] = {
+INGEST_ANSWERS: Final[dict[object, object]] = {
     200: IngestAnswer,
     (422, CONTENT_TYPE): OpenApiResponse(PROBLEM, "Every event was rejected; nothing was stored."),
 }

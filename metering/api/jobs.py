@@ -81,7 +81,7 @@ def job_answer(job: BackgroundJob) -> JobAnswer:
     )
 
 
-def _result_of(job: BackgroundJob) -> Any:
+def _result_of(job: BackgroundJob) -> object:
     if job.result is None or job.kind not in (JobKind.RERATE, JobKind.PRICE_UNPRICED):
         return job.result
     return rerate_answer(

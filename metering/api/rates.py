@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any, Final
+from typing import Final
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
@@ -87,7 +87,7 @@ class Tiers(Spoken):
             raise serializers.ValidationError(f"must be a list of at most {TIERS_MAX} tiers")
         return [self._tier(item) for item in data]
 
-    def _tier(self, item: Any) -> tuple[int, dict[str, int]]:
+    def _tier(self, item: object) -> tuple[int, dict[str, int]]:
         if not isinstance(item, dict) or item.keys() != {"above_input_tokens", "rates"}:
             raise serializers.ValidationError("a tier has 'above_input_tokens' and 'rates'")
         above = item["above_input_tokens"]

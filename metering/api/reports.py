@@ -1,6 +1,6 @@
 """`POST /v1/outcomes` and `POST /v1/corrections`."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from drf_spectacular.utils import extend_schema
@@ -48,7 +48,7 @@ class CorrectionBody(StrictSerializer):
     """Which event is wrong, and what to do about it."""
 
     # "source" is also a name of DRF's own, so the fields are made by `get_fields`.
-    def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
+    def get_fields(self) -> dict[str, serializers.Field[object, object, object, object]]:
         return {
             "id": Text(),
             "source": Value(allow_blank=True, default=""),

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Final, Self
 
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from msgspec import UNSET, Meta, UnsetType
@@ -95,7 +95,7 @@ class FiguresAnswer(MeasuresAnswer, kw_only=True):
     cost_per_success_usd: AmountMetric = UNSET
 
     @classmethod
-    def showing(cls, figures: Figures, **further: Any) -> Self:
+    def showing(cls, figures: Figures, **further: object) -> Self:
         """Return figures as they are answered."""
         shown = {name: _shown(name, figure) for name, figure in figures.metrics.items()}
         return cls.of(figures.measures, **shown, **further)
@@ -271,5 +271,5 @@ def _share(share: Decimal | None) -> float | None:
     return None if share is None else float(share)
 
 
-def _named(values: Mapping[int, Any]) -> JsonObject:
+def _named(values: Mapping[int, object]) -> JsonObject:
     return {f"p{percent}": value for percent, value in values.items()}

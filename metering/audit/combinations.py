@@ -1,7 +1,7 @@
 """The proof of combinations: every one counted again from the events of rolled-up batches."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from common.queries import Rows, fetch_rows
 from metering.models import BATCH_ID_STRIDE
@@ -30,7 +30,7 @@ _COMPARE: Final = f"""
 """
 
 
-def wrong_combinations(parameters: Mapping[str, Any]) -> Rows:
+def wrong_combinations(parameters: Mapping[str, object]) -> Rows:
     """Return the values, the number of calls and the stored number of combinations of a day that
     are not what their events make them, calls or times.
     """

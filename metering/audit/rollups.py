@@ -6,7 +6,7 @@ days whose events are sealed, and may be gone, every set must add up to the same
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from django.conf import settings
 from django.utils import timezone
@@ -249,7 +249,7 @@ def rollup_drifts(tenant_id: int, sealed_until: datetime) -> Iterator[Drift]:
         yield from _combination_drifts(parameters) if starts_at >= sealed_until else ()
 
 
-def _combination_drifts(parameters: Mapping[str, Any]) -> Iterator[Drift]:
+def _combination_drifts(parameters: Mapping[str, object]) -> Iterator[Drift]:
     day = parameters["starts_at"]
     for values, expected, stored in wrong_combinations(parameters):
         subject = f"combination {values!r} of {day:%Y-%m-%d} UTC, against its events"

@@ -3,7 +3,7 @@ overridden.
 """
 
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from metering.budgets.rules import LevelRule
 from metering.models import Action, Mode, Period
@@ -13,7 +13,7 @@ class Preset(NamedTuple):
     """What a budget has unless its creator says otherwise."""
 
     description: str
-    fields: Mapping[str, Any]
+    fields: Mapping[str, object]
     levels: tuple[LevelRule, ...]
 
 

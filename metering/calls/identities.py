@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from django.db import connection
 
+from common.queries import Parameter
 from metering.calls.inheritance import reservation_of
 from metering.calls.prepared_event import PreparedEvent
 from metering.calls.report import Report, report_from_text
@@ -59,7 +60,7 @@ def lock_merging(tenant_id: int) -> None:
 def load_keys(tenant_id: int, **wanted: Iterable[str | None]) -> dict[str, KeyRow]:
     """Return the rows of `event_key` with these values, by column; by key."""
     branches: list[str] = []
-    parameters: list[Any] = []
+    parameters: list[Parameter] = []
     for name, values in wanted.items():
         if present := sorted({value for value in values if value is not None}):
             unless_key = "" if name == "key" else " + 0"

@@ -204,7 +204,7 @@ class MergeTransaction:
         reports |= {key: self._report_of(key, event) for key, event in arrived.items()}
         sets = DisjointSets(reports)
         by_event = {member.event_id: key for key, member in self._members.items()}
-        holders: dict[Any, str] = {}
+        holders: dict[object, str] = {}
         for key, report in reports.items():
             for key_or_span in self._places(key, report):
                 sets.join(key, holders.setdefault(key_or_span, key))
@@ -230,9 +230,9 @@ class MergeTransaction:
     def _event_id(self, key: str) -> int | None:
         return self._members[key].event_id if key in self._members else None
 
-    def _places(self, key: str, report: Report) -> list[Any]:
+    def _places(self, key: str, report: Report) -> list[object]:
         """Return where a report meets others: its identities, present and former, and its group."""
-        places: list[Any] = [*report.identities]
+        places: list[object] = [*report.identities]
         if key in self._members:
             places += self._members[key].report.identities
         row = self._key_rows.get(key)
@@ -520,7 +520,7 @@ class MergeTransaction:
         self._put(Call((alone,), is_conflict=True), None, None, arrived, group)
 
 
-def _content(row: StoredEvent) -> tuple[Any, ...]:
+def _content(row: StoredEvent) -> tuple[object, ...]:
     return tuple(
         value for name, value in zip(row._fields, row, strict=True) if name not in _NO_CONTENT
     )

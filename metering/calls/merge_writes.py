@@ -7,6 +7,7 @@ from uuid import UUID
 
 import msgspec
 from django.db import connection
+from django.db.backends.utils import CursorWrapper
 
 from metering.calls.identities import IDENTITIES, KeyRow
 from metering.calls.report import Report, report_as_text
@@ -31,7 +32,7 @@ class MergeWrites:
         self._deleted: list[StoredEvent] = []
         self._moved_holds: list[tuple[UUID, int, int]] = []
 
-    def insert(self, fields: dict[str, Any]) -> None:
+    def insert(self, fields: dict[str, object]) -> None:
         """Note a new call, by column."""
         self._inserted.append(fields)
 
@@ -83,7 +84,7 @@ class MergeWrites:
             _note_in_batches(cursor, self.tenant_id, self._updated)
         post_deltas(tenant_id=self.tenant_id, event_ids=summed, sign=1)
 
-    def _write_keys(self, cursor: Any) -> None:
+    def _write_keys(self, cursor: CursorWrapper) -> None:
         """Bring the rows of `event_key` up to date; each identity stands in one of them."""
         wanted = self._with_each_identity_once()
         gone = [
@@ -118,7 +119,7 @@ class MergeWrites:
         if kept:
             cursor.execute(_UPDATE_KEYS, [_encode(kept).decode(), self.tenant_id])
 
-    def _with_each_identity_once(self) -> dict[str, dict[str, Any]]:
+    def _with_each_identity_once(self) -> dict[str, dict[str, object]]:
         taken = {
             (name, value)
             for key, row in self._known.items()
@@ -145,7 +146,7 @@ class MergeWrites:
             row["fingerprint"],
         )
 
-    def _write_reports(self, cursor: Any) -> None:
+    def _write_reports(self, cursor: CursorWrapper) -> None:
         rows = [row for row in self._reports.values() if row]
         gone = [key for key, row in self._reports.items() if not row]
         if gone:
@@ -190,7 +191,7 @@ _INSERT_EVENTS: Final = f"""
 """
 
 
-def _delete_events(cursor: Any, tenant_id: int, rows: Sequence[StoredEvent]) -> None:
+def _delete_events(cursor: CursorWrapper, tenant_id: int, rows: Sequence[StoredEvent]) -> None:
     if rows:
         cursor.execute(
             "DELETE FROM usage_event e USING unnest(%s::bigint[], %s::timestamptz[])"
@@ -200,7 +201,7 @@ def _delete_events(cursor: Any, tenant_id: int, rows: Sequence[StoredEvent]) -> 
 
 
 def _update_events(
-    cursor: Any, tenant_id: int, updated: Sequence[tuple[StoredEvent, dict[str, Any]]]
+    cursor: CursorWrapper, tenant_id: int, updated: Sequence[tuple[StoredEvent, dict[str, object]]]
 ) -> None:
     if updated:
         cursor.execute(
@@ -214,13 +215,13 @@ def _update_events(
         )
 
 
-def _insert_events(cursor: Any, rows: Sequence[dict[str, Any]]) -> None:
+def _insert_events(cursor: CursorWrapper, rows: Sequence[dict[str, object]]) -> None:
     if rows:
         cursor.execute(_INSERT_EVENTS, [_encode(rows).decode()])
 
 
 def _note_in_batches(
-    cursor: Any, tenant_id: int, updated: Sequence[tuple[StoredEvent, dict[str, Any]]]
+    cursor: CursorWrapper, tenant_id: int, updated: Sequence[tuple[StoredEvent, dict[str, Any]]]
 ) -> None:
     """Batches span their events' times, and sessions that a call joined are looked at again."""
     times: dict[int, list[datetime]] = {}
@@ -242,7 +243,9 @@ def _note_in_batches(
         )
 
 
-def _move_holds(cursor: Any, tenant_id: int, moved: Sequence[tuple[UUID, int, int]]) -> None:
+def _move_holds(
+    cursor: CursorWrapper, tenant_id: int, moved: Sequence[tuple[UUID, int, int]]
+) -> None:
     if moved:
         cursor.execute(
             "UPDATE reservation r SET event_id = n.event_id"

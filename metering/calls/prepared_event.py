@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from datetime import datetime
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -39,7 +39,7 @@ STATUS_NUMBERS: Final = {status.label: status.value for status in Status}
 COST_SOURCES: Final = {source.label: source for source in CostSource}
 NO_TOKENS: Final = Tokens()
 
-encode: Final[Callable[[Any], bytes]] = msgspec.json.Encoder(order="deterministic").encode
+encode: Final[Callable[[object], bytes]] = msgspec.json.Encoder(order="deterministic").encode
 # NUL, which PostgreSQL cannot store, and what its COPY text format spells with a backslash.
 _SPECIAL: Final = re.compile(r"[\x00\\\t\n\r\x08\x0b\x0c]")
 _ESCAPES: Final = str.maketrans(
@@ -280,7 +280,7 @@ class PreparedEvent:
             )
         self.rest_of_line = f"{numbers}\t{written}\n"
 
-    def row(self, event_id: int, *, tenant_id: int) -> dict[str, Any]:
+    def row(self, event_id: int, *, tenant_id: int) -> dict[str, object]:
         """Return the event as a row of `usage_event`, by column; what is absent is NULL."""
         values = (
             *(event_id, self.cost_nanos, self.price_id, self.cost_source.value, tenant_id),

@@ -3,10 +3,12 @@
 import json
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from django.db import connection
 
+from common.json_bodies import JsonObject
+from common.queries import Parameter, Row
 from metering.usage.columns import StoredEvent, column_list
 
 STORED_COLUMNS: Final = column_list(StoredEvent._fields, "e.")
@@ -17,7 +19,7 @@ _NOT_FROZEN: Final = (
 
 
 def lock_events(
-    *, tenant_id: int, condition: str, parameters: Sequence[Any], limit: int
+    *, tenant_id: int, condition: str, parameters: Sequence[Parameter], limit: int
 ) -> list[StoredEvent]:
     """Return up to `limit` events that count and are not frozen, in order of time and id, kept from
     other changes until commit.
@@ -37,7 +39,7 @@ def read_events(
     *,
     tenant_id: int,
     condition: str,
-    parameters: Sequence[Any],
+    parameters: Sequence[Parameter],
     limit: int | None,
     suffix: Literal["", "FOR UPDATE"] = "",
 ) -> list[StoredEvent]:
@@ -80,7 +82,7 @@ def lock_events_of(*, tenant_id: int, times: Mapping[int, datetime]) -> dict[int
         return {row[0]: event_of(row) for row in cursor.fetchall()}
 
 
-def event_of(row: Sequence[Any]) -> StoredEvent:
+def event_of(row: Row) -> StoredEvent:
     """Return the event in a row of STORED_COLUMNS. Django's cursors leave jsonb as text."""
     event = StoredEvent(*row)
     if event.extra_usage is None and event.tags is None:
@@ -88,5 +90,5 @@ def event_of(row: Sequence[Any]) -> StoredEvent:
     return event._replace(extra_usage=_object(event.extra_usage), tags=_object(event.tags))
 
 
-def _object(value: Any) -> Any:
+def _object(value: JsonObject | str | None) -> JsonObject | None:
     return json.loads(value) if isinstance(value, str) else value

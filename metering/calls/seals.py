@@ -10,11 +10,13 @@ by their sums in the same seals; and once all tenants are that far, the partitio
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from django.conf import settings
 from django.db import connection
+from django.db.backends.utils import CursorWrapper
 
+from common.queries import Parameter
 from metering.budgets.index import BudgetIndex
 from metering.budgets.reading import read_budget_index
 from metering.calls.movements import Change, added_up, movements
@@ -103,7 +105,7 @@ def tenants_with_seals() -> list[int]:
     return _tenants("SELECT tenant_id FROM usage_seal WHERE sealed_until = frozen_until", [])
 
 
-def _tenants(statement: str, parameters: Sequence[Any]) -> list[int]:
+def _tenants(statement: str, parameters: Sequence[Parameter]) -> list[int]:
     with connection.cursor() as cursor:
         cursor.execute(statement, parameters)
         return [row[0] for row in cursor.fetchall()]
@@ -185,7 +187,7 @@ def _sealable(book: BudgetIndex) -> BudgetIndex:
 
 
 def _next_events(
-    cursor: Any, tenant_id: int, since: datetime, frozen_until: datetime, limit: int
+    cursor: CursorWrapper, tenant_id: int, since: datetime, frozen_until: datetime, limit: int
 ) -> tuple[list[StoredEvent], datetime]:
     """Return the oldest events from `since` on, about `limit` of them, and the time before which
     they are all.
@@ -208,7 +210,7 @@ def _next_events(
     return events, until
 
 
-def _add_events(cursor: Any, book: BudgetIndex, events: Sequence[StoredEvent]) -> None:
+def _add_events(cursor: CursorWrapper, book: BudgetIndex, events: Sequence[StoredEvent]) -> None:
     sums: dict[int, Amounts] = defaultdict(lambda: NOTHING)
     moves = movements(book, [Change(None, event) for event in events])
     for posting, amounts in added_up(moves).items():
@@ -344,7 +346,7 @@ _REMOVE_WINDOWS: Final = """
 
 
 def _remove_windows(
-    cursor: Any, tenant_id: int, window_ids: Sequence[int], before: datetime
+    cursor: CursorWrapper, tenant_id: int, window_ids: Sequence[int], before: datetime
 ) -> int:
     cursor.execute(
         _REMOVE_WINDOWS,

@@ -7,12 +7,15 @@ stores the few that settle reservations in one statement, if all of them are new
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from itertools import chain
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 import msgspec
 from django.db import IntegrityError, connection
+from django.db.backends.utils import CursorWrapper
+from psycopg import Cursor
 from psycopg.errors import UniqueViolation
+from psycopg.rows import TupleRow
 
 from common.errors import without_frames
 from metering.calls.ingest_job import BatchReports, IngestJob
@@ -100,7 +103,7 @@ def store_events(
 
 
 def _write_batch(
-    cursor: Any,
+    cursor: CursorWrapper,
     tenant_id: int,
     batch_id: int,
     fresh: Sequence[PreparedEvent],
@@ -163,13 +166,13 @@ def _without_repeats(
     return others
 
 
-def next_batch_id(cursor: Any) -> int:
+def next_batch_id(cursor: CursorWrapper) -> int:
     """Return a number for the batch. It rises with every transaction that begins to write."""
     cursor.execute("SELECT nextval('ingest_batch_id')")
     return int(cursor.fetchone()[0])
 
 
-def copy_incoming(cursor: Any, events: Sequence[PreparedEvent], first_id: int) -> None:
+def copy_incoming(cursor: CursorWrapper, events: Sequence[PreparedEvent], first_id: int) -> None:
     """Put events into the connection's temporary table, under the ids they would get."""
     cursor.execute(_CREATE_INCOMING)
     if connection.savepoint_ids:
@@ -183,7 +186,7 @@ def copy_incoming(cursor: Any, events: Sequence[PreparedEvent], first_id: int) -
 
 
 def _insert_keys(
-    cursor: Any, tenant_id: int, events: Sequence[PreparedEvent], first_id: int
+    cursor: CursorWrapper, tenant_id: int, events: Sequence[PreparedEvent], first_id: int
 ) -> list[PreparedEvent]:
     """Write the keys of events, all of which must be new. Raises KnownBefore."""
     try:
@@ -198,7 +201,7 @@ def _insert_keys(
 
 
 def _claim_keys(
-    cursor: Any, tenant_id: int, events: Sequence[PreparedEvent], first_id: int
+    cursor: CursorWrapper, tenant_id: int, events: Sequence[PreparedEvent], first_id: int
 ) -> list[PreparedEvent]:
     """Write the keys of events none of whose identities is known; return these events.
 
@@ -222,13 +225,13 @@ def _claim_keys(
     return [event for id_, event in enumerate(events, first_id) if id_ not in known]
 
 
-def insert_incoming(cursor: Any) -> None:
+def insert_incoming(cursor: CursorWrapper) -> None:
     """Store the events of the temporary table."""
     cursor.execute(f"{_INSERT} incoming")
 
 
 def write_batch_row(
-    cursor: Any, tenant_id: int, batch_id: int, count: int, times: Sequence[datetime]
+    cursor: CursorWrapper, tenant_id: int, batch_id: int, count: int, times: Sequence[datetime]
 ) -> None:
     """Write the row that roll-ups and everything else derived from these events will claim."""
     cursor.execute(
@@ -266,7 +269,9 @@ _STORE: Final = f"""
 """
 
 
-def send_events(pipeline: Pipeline, events: Sequence[PreparedEvent], *, tenant_id: int) -> Any:
+def send_events(
+    pipeline: Pipeline, events: Sequence[PreparedEvent], *, tenant_id: int
+) -> Cursor[TupleRow]:
     """Send the statement that stores these events as a batch; pass its cursor to `stored_of`."""
     rows = [event.row(index, tenant_id=tenant_id) for index, event in enumerate(events)]
     keys = [
@@ -280,7 +285,7 @@ def send_events(pipeline: Pipeline, events: Sequence[PreparedEvent], *, tenant_i
     )
 
 
-def stored_of(cursor: Any, events: Sequence[PreparedEvent]) -> Stored:
+def stored_of(cursor: CursorWrapper | Cursor[TupleRow], events: Sequence[PreparedEvent]) -> Stored:
     """Return what was stored. Raises KnownBefore if nothing was because not all were new."""
     rows = cursor.fetchall()
     if len(rows) != len(events):

@@ -1,7 +1,7 @@
 """Rate limits as configuration: made, changed, removed."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Final
 
 from django.db import transaction
 
@@ -46,7 +46,7 @@ def _problems(limit: RateLimit) -> Iterator[Problem]:
 
 
 @transaction.atomic
-def create_rate_limit(*, tenant: Tenant, actor: str, **fields: Any) -> RateLimit:
+def create_rate_limit(*, tenant: Tenant, actor: str, **fields: object) -> RateLimit:
     """Add a rate limit, in force for the next reservation that begins. Raises ValidationError."""
     limit = RateLimit(tenant=tenant, **fields)
     validate_rate_limit(limit)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any, Final
+from typing import Final
 
 from django.db import transaction
 
@@ -65,7 +65,7 @@ def _row_fields(fields: JsonObject) -> JsonObject:
 
 
 @transaction.atomic
-def create_route(*, tenant: Tenant, actor: str, **fields: Any) -> ModelRoute:
+def create_route(*, tenant: Tenant, actor: str, **fields: object) -> ModelRoute:
     """Add a route; its `tiers` are a list of Tier. An empty task type means any that no other route
     names. Raises ValidationError and RouteExists.
     """

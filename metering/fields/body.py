@@ -103,7 +103,7 @@ def errors_at_members(body: Bodies | StrictSerializer) -> Iterator[None]:
         raise serializers.ValidationError(detail) from error
 
 
-def _member_path(field: Any, path: Sequence[str]) -> list[str]:
+def _member_path(field: object, path: Sequence[str]) -> list[str]:
     """Return the path to a member, by the one to the attribute that is its source."""
     if isinstance(field, serializers.ListSerializer) and path:
         return [path[0], *_member_path(field.child, path[1:])]

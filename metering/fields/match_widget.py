@@ -47,15 +47,15 @@ class MatchWidget(forms.MultiWidget):
             ]
         super().__init__(widgets)
 
-    def decompress(self, value: Any) -> list[Any]:
+    def decompress(self, value: JsonObject | None) -> list[object]:
         """A stored match as the rows' values."""
-        parts: list[Any] = []
+        parts: list[object] = []
         for name, wanted in (value or {}).items():
             values = wanted_values(wanted)
             parts += [name, "\n".join(sorted(values - {""})), "" in values]
         return parts + ["", "", False] * (self.row_count - len(parts) // 3)
 
-    def get_context(self, name: str, value: Any, attrs: Any) -> JsonObject:
+    def get_context(self, name: str, value: object, attrs: dict[str, object] | None) -> JsonObject:
         """The widgets as rows, for the template."""
         context = super().get_context(name, value, attrs)
         parts = context["widget"]["subwidgets"]
@@ -82,7 +82,7 @@ class MatchField(forms.MultiValueField):
         """The rows as a match. Raises ValidationError with a sentence."""
         match: JsonObject = {}
         for first in range(0, len(data_list), 3):
-            name, values = _read_row(tuple(data_list[first : first + 3]))
+            name, values = _read_row(data_list[first : first + 3])
             if not name:
                 continue
             if name in match:
@@ -93,7 +93,7 @@ class MatchField(forms.MultiValueField):
         return match
 
 
-def _read_row(row: tuple[Any, ...]) -> tuple[str, list[str | None]]:
+def _read_row(row: list[Any]) -> tuple[str, list[str | None]]:
     name, text, has_none = row
     lines = (text or "").replace("\r\n", "\n").split("\n")
     given = [normal_value(line) for line in lines]

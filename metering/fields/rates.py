@@ -41,7 +41,7 @@ def rate_fields() -> dict[str, UsdField]:
 class RatesForm(forms.Form):
     """A form with `rate_fields`, which become the `rates` of a price."""
 
-    def clean(self) -> dict[str, Any]:
+    def clean(self) -> dict[str, object]:
         data: dict[str, Any] = super().clean() or self.cleaned_data
         rates = data["rates"] = _read_rates(data)
         if problem := check_rates(rates) if rates else "Give at least one rate.":
@@ -49,7 +49,7 @@ class RatesForm(forms.Form):
         return data
 
 
-def _read_rates(data: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _read_rates(data: Mapping[str, object]) -> dict[str, dict[str, object]]:
     """Rates as a price stores them, from a form's nano-dollars by `rate_<key>`."""
     return {
         key: {"nanos": str(data[f"rate_{key}"]), "per": units().units[key].per}
@@ -58,7 +58,7 @@ def _read_rates(data: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
-def format_rates(rates: Mapping[str, Any]) -> str:
+def format_rates(rates: Mapping[str, object]) -> str:
     """Rates as people read them: "input $3, output $15 per million; requests $1 per thousand"."""
     by_unit: dict[str, list[str]] = {}
     parsed = parse_rates(rates)

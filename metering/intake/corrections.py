@@ -1,10 +1,11 @@
 """Corrections: a stored event voided or replaced, by new ledger entries. The event's row stays."""
 
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 from django.db import connection
+from django.db.backends.utils import CursorWrapper
 from django.utils import timezone
 
 from common.errors import Conflict, EventRejected, InvalidRequest, NotFound
@@ -121,7 +122,9 @@ def _correct(
     earlier = Correction.objects.filter(
         tenant_id=tenant_id, source=asked.source, sent_id=asked.sent_id
     ).last()
-    if earlier is not None and _is_same(earlier, asked):
+    if earlier is not None and (
+        earlier.action == asked.action and earlier.fingerprint.hex == asked.fingerprint
+    ):
         return _answer(tenant_id, earlier)
     if not events:
         raise AlreadyCorrected(
@@ -170,10 +173,6 @@ def _find(tenant_id: int, asked: _Asked) -> tuple[int, datetime]:
             f" last {days} days. Older ones can no longer be corrected."
         )
     return row[0], row[1]
-
-
-def _is_same(earlier: Correction, asked: _Asked) -> bool:
-    return earlier.action == asked.action and earlier.fingerprint.hex == asked.fingerprint
 
 
 def _answer(tenant_id: int, correction: Correction) -> Corrected:
@@ -271,7 +270,7 @@ def _post(
     follow_levels(book, changes)
 
 
-def _lead_keys(cursor: Any, tenant_id: int, new: PreparedEvent, event_id: int) -> None:
+def _lead_keys(cursor: CursorWrapper, tenant_id: int, new: PreparedEvent, event_id: int) -> None:
     """From now on the event's id, and its provider's response, lead to the replacement."""
     cursor.execute(
         "UPDATE event_key SET event_id = %s, event_at = %s, fingerprint = %s"

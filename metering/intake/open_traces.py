@@ -10,12 +10,14 @@ withdrawn where a span turned out to be the wrapper of another.
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from hashlib import blake2b
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 from django.db import connection
+from django.db.backends.utils import CursorWrapper
 
 from common.errors import EventRejected
+from common.queries import Row
 from metering.usage.decoders.otlp import SpanCall, SpanRecord, calls_of_spans, may_be_one
 from metering.usage.event_keys import key_of_id
 from metering.usage.shapes import Tokens
@@ -127,7 +129,7 @@ def _load_traces(tenant_id: int, traces: Collection[str]) -> dict[SpanKey, _Kept
         return {(row[0], row[1]): _kept(row) for row in cursor.fetchall()}
 
 
-def _kept(row: Sequence[Any]) -> _Kept:
+def _kept(row: Row) -> _Kept:
     trace, span, parent, started_us, ended_us, text, call_fingerprint = row
     told = (
         SpanRecord(trace, span, parent, started_us=started_us, ended_us=ended_us)
@@ -216,7 +218,9 @@ def _changed(
 def fingerprint_of_call(call: SpanCall) -> str:
     """Return a hash of what a call is reported to be."""
     body = call.body
-    told: Any = [body.code, body.detail] if isinstance(body, EventRejected) else [body, call.tokens]
+    told: list[object] = (
+        [body.code, body.detail] if isinstance(body, EventRejected) else [body, call.tokens]
+    )
     return blake2b(_encode(told), digest_size=16).hexdigest()
 
 
@@ -287,13 +291,13 @@ _FORGET_BEYOND: Final = """
 """
 
 
-def forget_spans(cursor: Any, *, before: datetime, limit: int) -> int:
+def forget_spans(cursor: CursorWrapper, *, before: datetime, limit: int) -> int:
     """Drop up to `limit` spans of traces that have not grown since then; return their number."""
     cursor.execute(_FORGET, [before, before, limit])
     return int(cursor.rowcount)
 
 
-def forget_spans_beyond(cursor: Any, *, limit: int) -> int:
+def forget_spans_beyond(cursor: CursorWrapper, *, limit: int) -> int:
     """Drop up to `limit` of the oldest spans of tenants that have too many; return their number."""
     cursor.execute(
         "SELECT tenant_id, count(*) FROM trace_span GROUP BY tenant_id HAVING count(*) > %s",

@@ -5,11 +5,12 @@ rewrite.
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from django.db import connection
 
 from common.errors import Conflict
+from common.queries import Parameter
 from metering.calls.movements import Change, added_up, movements
 from metering.calls.prepared_event import COST_SOURCES
 from metering.calls.reading import lock_events_of, read_events
@@ -265,7 +266,7 @@ def rerate_chunk(
     """
     tenant_id = configuration.tenant_id
     condition = "e.time >= %s AND (e.time, e.id) > (%s, %s)"
-    parameters: list[Any] = [after.time, *after]
+    parameters: list[Parameter] = [after.time, *after]
     if selection.to is not None:
         condition += " AND e.time < %s"
         parameters.append(selection.to)

@@ -7,14 +7,15 @@ Everything goes by an index and in chunks. Usage, and what proves it, goes once 
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from django.conf import settings
 from django.db import connection
 from django.db.backends.utils import CursorWrapper
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
+from common.queries import Parameter
 from metering.calls.seals import (
     first_kept,
     freeze,
@@ -152,7 +153,9 @@ def _all_tenants() -> list[int]:
     return list(Tenant.objects.values_list("id", flat=True))
 
 
-def _remove_chunk(cursor: CursorWrapper, table: str, condition: str, parameters: list[Any]) -> int:
+def _remove_chunk(
+    cursor: CursorWrapper, table: str, condition: str, parameters: list[Parameter]
+) -> int:
     """Remove a chunk of the rows that fit. One that changes meanwhile is left for the next."""
     cursor.execute(
         f"DELETE FROM {table} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {table} r"
@@ -162,7 +165,7 @@ def _remove_chunk(cursor: CursorWrapper, table: str, condition: str, parameters:
     return int(cursor.rowcount)
 
 
-def _by_age(table: str, column: str, now: datetime) -> Callable[[Any], int]:
+def _by_age(table: str, column: str, now: datetime) -> Callable[[CursorWrapper], int]:
     before = now - keys_kept()
 
     def remove(cursor: CursorWrapper) -> int:
@@ -185,7 +188,7 @@ def _remove_decisions(*, tenant_id: int, before: datetime) -> int:
         return _remove_chunk(cursor, "decision", condition, [tenant_id, before])
 
 
-def _halts_over(before: datetime) -> Any:
+def _halts_over(before: datetime) -> QuerySet[Halt]:
     """Halts that ended before then. A tenant's newest stays, whose version clients compare; and so
     do lockouts that a person lifted, for as long as their window might lock out again.
     """
@@ -198,7 +201,7 @@ def _halts_over(before: datetime) -> Any:
     )
 
 
-def _raises_over(before: datetime) -> Any:
+def _raises_over(before: datetime) -> QuerySet[LimitIncrease]:
     """Limit increases that ended before then, and requests that no one granted. An approved one
     stays with the windows in which it counted: it is why they spent more than their limit.
     """
@@ -268,10 +271,8 @@ def _remove_quarters(*, tenant_id: int) -> int:
     before = read_sealed(tenant_id).sealed_until
     with connection.cursor() as cursor:
         # A day that is not over by then is kept whole.
-        condition, parameters = (
-            "tenant_id = %s AND starts_at < %s",
-            [tenant_id, before - timedelta(days=1)],
-        )
+        condition = "tenant_id = %s AND starts_at < %s"
+        parameters: list[Parameter] = [tenant_id, before - timedelta(days=1)]
         if count := _remove_chunk(cursor, "usage_combination", condition, parameters):
             return count
     return _remove_rollups(tenant_id, before, {"usage_rollup": QUARTER_SETS})
@@ -294,7 +295,7 @@ def _remove_rollups(
         for table, sets in tables.items():
             for dimension_set in sets:
                 condition = "tenant_id = %s AND dimension_set = %s AND starts_at < %s"
-                parameters = [tenant_id, dimension_set.number, before]
+                parameters: list[Parameter] = [tenant_id, dimension_set.number, before]
                 if count := _remove_chunk(cursor, table, condition, parameters):
                     return count
     return 0

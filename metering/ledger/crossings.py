@@ -8,11 +8,13 @@ carried over, a changed budget, and limit increases that begin or end.
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from django.db import connection
+from django.db.backends.utils import CursorWrapper
 from django.utils import timezone
 
+from common.queries import Parameter
 from metering.budgets.index import BudgetIndex
 from metering.budgets.levels import Use
 from metering.budgets.rules import BudgetRule, LevelRule
@@ -279,7 +281,7 @@ class _Portion(NamedTuple):
     changes: LevelChanges
 
 
-def _next_windows(cursor: Any, tenant_id: int, after: int) -> tuple[int, int]:
+def _next_windows(cursor: CursorWrapper, tenant_id: int, after: int) -> tuple[int, int]:
     """Return the number of windows of a portion, and the id of the last."""
     cursor.execute(
         "SELECT count(*), coalesce(max(id), %s) FROM (SELECT id FROM budget_window"
@@ -326,7 +328,7 @@ def _judge_portion(
     return _Portion(read, last_id, is_last=read < PORTION_WINDOWS, changes=changes)
 
 
-def _may_change(rule: BudgetRule) -> tuple[str, list[Any]]:
+def _may_change(rule: BudgetRule) -> tuple[str, list[Parameter]]:
     """A condition for windows whose level may change: at a level, beyond the lowest one, or locked
     out. Raises only make the limit larger, so they are left out here.
     """
@@ -335,7 +337,7 @@ def _may_change(rule: BudgetRule) -> tuple[str, list[Any]]:
         "EXISTS (SELECT FROM halt h WHERE h.tenant_id = w.tenant_id AND h.window_id = w.id"
         " AND h.lifted_at IS NULL AND h.lifted_by <> %s)",
     ]
-    parameters: list[Any] = [BY_LEVEL]
+    parameters: list[Parameter] = [BY_LEVEL]
     if rule.levels:
         reached, of_limits = may_have_reached(rule, rule.levels[0].percent)
         conditions.append(reached)

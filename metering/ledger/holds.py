@@ -8,13 +8,15 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
 import msgspec
 from django.db import connection
+from django.db.backends.utils import CursorWrapper
 
 from common.bounded_memory import BoundedMemory
+from common.queries import Row, TakesStatements
 from metering.budgets.index import BudgetIndex, WindowKey
 from metering.core.amounts import NOTHING, Amounts
 from metering.core.dimensions import MATCHABLE
@@ -110,7 +112,9 @@ def _read_held(tenant_id: int, ids: Sequence[UUID]) -> list[Held]:
     ]
 
 
-def _read_windows(cursor: Any, tenant_id: int, ids: Collection[int]) -> dict[int, HeldWindow]:
+def _read_windows(
+    cursor: CursorWrapper, tenant_id: int, ids: Collection[int]
+) -> dict[int, HeldWindow]:
     if not ids:
         return {}
     cursor.execute(
@@ -203,7 +207,7 @@ class LockedReservation:
         given_back = Amounts(-cost_nanos, -tokens, -requests, -tool_calls)
         moves.add(self.held.windows.ids, HoldMove(given_back))
 
-    def row(self) -> dict[str, Any]:
+    def row(self) -> dict[str, object]:
         """Return the columns that change."""
         return {"id": self.held.id, **{name: getattr(self, name) for name in _CHANGING}}
 
@@ -255,7 +259,7 @@ def lock_reservations(tenant_id: int, held: Mapping[UUID, Held]) -> dict[UUID, L
 
 
 def locked_reservations_of(
-    rows: Iterable[Sequence[Any]], held: Mapping[UUID, Held]
+    rows: Iterable[Row], held: Mapping[UUID, Held]
 ) -> dict[UUID, LockedReservation]:
     """The reservations that LOCK_RESERVATIONS has locked."""
     return {row[0]: LockedReservation(held[row[0]], *row[1:]) for row in rows}
@@ -277,7 +281,7 @@ _WRITE: Final = f"""
 
 
 def write_reservations(
-    cursor: Any, tenant_id: int, reservations: Iterable[LockedReservation]
+    cursor: TakesStatements, tenant_id: int, reservations: Iterable[LockedReservation]
 ) -> None:
     """Store the locked reservations that changed, in one statement."""
     changed = [reservation for reservation in reservations if reservation.is_changed]

@@ -1,11 +1,12 @@
 """Windows come into being when something is first to count in them."""
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any, Final
+from typing import Final
 
 from django.db import connection, transaction
 from django.utils import timezone
 
+from common.queries import Parameter, Row
 from metering.budgets.index import BudgetIndex, WindowKey
 from metering.core.match import group_key
 from metering.ledger.rollover import carried_into
@@ -54,7 +55,7 @@ _OPEN: Final = """
 """
 
 
-def _opening_parameters(book: BudgetIndex, missing: Sequence[WindowKey]) -> list[Any]:
+def _opening_parameters(book: BudgetIndex, missing: Sequence[WindowKey]) -> list[Parameter]:
     rules = [book.rules[key.budget_id] for key in missing]
     spans = [rule.clock.span(key.starts_at) for rule, key in zip(rules, missing, strict=True)]
     now = timezone.now()
@@ -68,9 +69,7 @@ def _opening_parameters(book: BudgetIndex, missing: Sequence[WindowKey]) -> list
     ]
 
 
-def _note_ids(
-    book: BudgetIndex, missing: Sequence[WindowKey], rows: Iterable[Sequence[Any]]
-) -> None:
+def _note_ids(book: BudgetIndex, missing: Sequence[WindowKey], rows: Iterable[Row]) -> None:
     """Note what _OPEN answered, and find what someone else opened meanwhile."""
     ids = {tuple(identity): window_id for *identity, window_id in rows}
     late = []

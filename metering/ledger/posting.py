@@ -8,11 +8,12 @@ behind.
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from django.db import connection
 from django.utils import timezone
 
+from common.queries import Parameter, Row
 from metering.budgets.index import BudgetIndex
 from metering.core.amounts import NOTHING, Amounts, add_amounts
 from metering.ledger.crossings import NO_LEVEL_CHANGES, LevelChanges, settle_levels
@@ -96,12 +97,12 @@ def _lock(
         return _locked(map(kind._make, cursor.fetchall()), window_ids, successors)
 
 
-def lock_parameters(book: BudgetIndex, window_ids: Iterable[int]) -> list[Any]:
+def lock_parameters(book: BudgetIndex, window_ids: Iterable[int]) -> list[Parameter]:
     """Return the parameters of LOCK_WINDOWS."""
     return [book.tenant_id, ",".join(map(str, window_ids))]
 
 
-def locked_of(rows: Iterable[Sequence[Any]], window_ids: set[int]) -> Locked[WindowState]:
+def locked_of(rows: Iterable[Row], window_ids: set[int]) -> Locked[WindowState]:
     """Return the windows that LOCK_WINDOWS has locked; of a tenant without rollover."""
     return _locked(map(WindowState._make, rows), window_ids, ())
 
@@ -143,7 +144,7 @@ class Planned(NamedTuple):
     """A move of locked windows: one statement, and what must be looked at once it is done."""
 
     statement: str
-    parameters: list[Any]
+    parameters: list[Parameter]
     # Windows whose level may change by it; and those whose change later windows carry.
     changing: list[int]
     moved: list[int]
@@ -333,11 +334,11 @@ def move_statement(  # noqa: PLR0913 - all of it is what a move writes
     now: datetime,
     holds: Mapping[int, HoldMove] | None = None,
     late: Mapping[int, datetime] | None = None,
-) -> tuple[str, list[Any]]:
+) -> tuple[str, list[Parameter]]:
     """Return the statement that writes these entries and moves balances by them and by holds, with
     its parameters. `late` says since when windows count.
     """
-    parameters: list[Any] = []
+    parameters: list[Parameter] = []
     has_grains = any([key.grain_at for key in sums])  # noqa: C419 - faster
     if sums:
         columns = [[key.window_id for key in sums], *zip(*sums.values(), strict=True)]
@@ -358,7 +359,7 @@ def _held_parameters(
     sums: Mapping[Posting, Amounts],
     holds: Mapping[int, HoldMove],
     late: Mapping[int, datetime],
-) -> list[Any]:
+) -> list[Parameter]:
     """Return the parameters of _WITH_HOLDS, by window."""
     spent = _by_window(sums)
     grains: dict[int, datetime] = {}

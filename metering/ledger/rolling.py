@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from django.db import connection
 
+from common.queries import Parameter, Row
 from metering.budgets.index import BudgetIndex
 from metering.core.amounts import NOTHING, Amounts
 from metering.ledger.crossings import NO_LEVEL_CHANGES, LevelChanges, settle_levels
@@ -68,7 +69,7 @@ def age_windows(
         rows = cursor.fetchall()
         untils = dict(_untils(book, rows, now))
         if untils:
-            places: list[Any] = [list(untils), list(untils.values()), book.tenant_id]
+            places: list[Parameter] = [list(untils), list(untils.values()), book.tenant_id]
             cursor.execute(_LEAVING, places)
             sums = {
                 # No grain of its own: it belongs to the grains it cancels, which are never summed
@@ -93,7 +94,7 @@ def age_windows(
 
 
 def _untils(
-    book: BudgetIndex, rows: Sequence[Any], now: datetime
+    book: BudgetIndex, rows: Sequence[Row], now: datetime
 ) -> Sequence[tuple[int, datetime]]:
     """The windows that have something to let go of, and until when."""
     untils = []

@@ -3,10 +3,12 @@
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from fractions import Fraction
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from django.db import connection
+from django.db.backends.utils import CursorWrapper
 
+from common.queries import Parameter
 from metering.budgets.index import BudgetIndex, WindowKey
 from metering.budgets.levels import Use, WindowBalance, use_of
 from metering.budgets.rules import BudgetRule
@@ -102,12 +104,12 @@ def used_share_sql(added: str) -> str:
     return f"greatest({', '.join([*shares, time])})"
 
 
-def may_have_reached(rule: BudgetRule, percent: int | Fraction) -> tuple[str, list[Any]]:
+def may_have_reached(rule: BudgetRule, percent: int | Fraction) -> tuple[str, list[Parameter]]:
     """Return a condition on `budget_window`: enough is spent for a percentage of some limit.
 
     Limit increases, which only make that less, and limits on time are left out.
     """
-    conditions, parameters = ["false"], list[Any]()
+    conditions, parameters = ["false"], list[Parameter]()
     for part, limit in rule.limits.items():
         if limit is not None:
             carried = " + carried_nanos" if part == "cost_nanos" else ""
@@ -123,7 +125,7 @@ def state_of(window: BudgetWindow) -> WindowState:
     return WindowState(*(getattr(window, name) for name in WindowState._fields))
 
 
-def identify_windows(book: BudgetIndex, keys: Sequence[WindowKey]) -> list[list[Any]]:
+def identify_windows(book: BudgetIndex, keys: Sequence[WindowKey]) -> list[list[object]]:
     """Return what identifies windows, as columns: budget, revision, group, begin."""
     return [
         [key.budget_id for key in keys],
@@ -151,7 +153,9 @@ def read_windows(book: BudgetIndex, keys: Iterable[WindowKey]) -> dict[WindowKey
         return {wanted[number - 1]: WindowState(*row) for number, *row in cursor.fetchall()}
 
 
-def read_states(cursor: Any, tenant_id: int, window_ids: Sequence[int]) -> list[WindowState]:
+def read_states(
+    cursor: CursorWrapper, tenant_id: int, window_ids: Sequence[int]
+) -> list[WindowState]:
     """These windows as they stand, in the order of their ids."""
     cursor.execute(
         f"SELECT {WINDOW_COLUMNS} FROM budget_window w WHERE w.tenant_id = %s AND w.id = ANY(%s)"

@@ -4,12 +4,13 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from django.db import connection
 from django.db.models import Q
 
+from common.queries import TakesStatements
 from metering.models import Decision
 
 
@@ -23,7 +24,7 @@ class DecisionRow(NamedTuple):
     code: str
     # The dimensions that have a value, by name.
     dimensions: Mapping[str, str]
-    reasons: Sequence[Mapping[str, Any]]
+    reasons: Sequence[Mapping[str, object]]
     reservation_id: UUID | None = None
     asked_nanos: int | None = None
     asked_tokens: int | None = None
@@ -42,7 +43,7 @@ _INSERT: Final = """
 """
 
 
-def insert_decisions(cursor: Any, tenant_id: int, rows: Sequence[DecisionRow]) -> None:
+def insert_decisions(cursor: TakesStatements, tenant_id: int, rows: Sequence[DecisionRow]) -> None:
     """Record decisions in the caller's transaction, in one statement."""
     if not rows:
         return

@@ -13,11 +13,13 @@ from datetime import datetime
 from functools import cached_property, partial
 from itertools import product
 from math import prod
-from typing import Any, Final, NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 from django.db import connection, transaction
+from django.db.backends.utils import CursorWrapper
 from django.utils import timezone
 
+from common.queries import Row
 from metering.core.dimensions import REQUEST
 from metering.core.match import Values, Wanted, wanted_of, wanted_values
 from metering.core.validation import require_known_before_call
@@ -39,7 +41,7 @@ class ActiveHalt(NamedTuple):
     """A halt in force, ready to judge calls."""
 
     id: int
-    match: Mapping[str, Any]
+    match: Mapping[str, object]
     reason: str
     kind: str
     since: datetime
@@ -178,7 +180,7 @@ class HaltsQuestion:
         columns = (list(column) for column in zip(*marks, strict=True))
         return [list(self.known), *columns] if marks else [[], [], [], []]
 
-    def take(self, rows: Sequence[Sequence[Any]]) -> dict[int, ActiveHalts]:
+    def take(self, rows: Sequence[Row]) -> dict[int, ActiveHalts]:
         """The halts in force by tenant, out of the rows of HALTS_SQL; they are remembered."""
         by_tenant: dict[int, list[ActiveHalt]] = {}
         marks = {}
@@ -203,7 +205,7 @@ class HaltsQuestion:
         return current
 
 
-def read_halts(cursor: Any, tenant_id: int) -> ActiveHalts:
+def read_halts(cursor: CursorWrapper, tenant_id: int) -> ActiveHalts:
     """The tenant's halts in force: by their mark those of this process's memory, and read only when
     they have changed.
     """
@@ -211,7 +213,7 @@ def read_halts(cursor: Any, tenant_id: int) -> ActiveHalts:
     return halts_of_mark(cursor, tenant_id, cursor.fetchone())
 
 
-def halts_of_mark(cursor: Any, tenant_id: int, mark: Sequence[int]) -> ActiveHalts:
+def halts_of_mark(cursor: CursorWrapper, tenant_id: int, mark: Sequence[int]) -> ActiveHalts:
     """The halts that the row of MARK_SQL stands for. For who sends that with other statements."""
     known = remembered_halts(tenant_id)
     if known is not None and known.mark == tuple(mark):
@@ -257,10 +259,10 @@ _INSERT: Final = """
 
 
 def insert_halt(  # noqa: PLR0913 - all of it is what a halt is made of
-    cursor: Any,
+    cursor: CursorWrapper,
     *,
     tenant_id: int,
-    match: Mapping[str, Any],
+    match: Mapping[str, object],
     reason: str,
     kind: str,
     actor: str,
@@ -298,7 +300,7 @@ def insert_halt(  # noqa: PLR0913 - all of it is what a halt is made of
 
 
 @transaction.atomic
-def halt(*, tenant: Tenant, match: Mapping[str, Any], reason: str, actor: str) -> Halt:
+def halt(*, tenant: Tenant, match: Mapping[str, object], reason: str, actor: str) -> Halt:
     """Stop everything that matches, manually. In force with the commit, everywhere within a second.
 
     Reservations that were given before go on, and are settled at their true cost. Raises
@@ -348,14 +350,14 @@ def forget_halts_on_commit(tenant_id: int) -> None:
     transaction.on_commit(halts_changed.set)
 
 
-def is_wide(match: Mapping[str, Any]) -> bool:
+def is_wide(match: Mapping[str, object]) -> bool:
     """Whether a match may be about every call: it asks for no value that calls have to name."""
     return all(name == "operation" or "" in wanted_values(value) for name, value in match.items())
 
 
 def match_of_group(
-    match: Mapping[str, Any], per: Sequence[str], group: Sequence[str]
-) -> dict[str, Any]:
+    match: Mapping[str, object], per: Sequence[str], group: Sequence[str]
+) -> dict[str, object]:
     """The match of one group of a budget or breaker: its own match, and the group's values.
 
     A single call's own mark, which comes last in a group, is left out: that call is over.

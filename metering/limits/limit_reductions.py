@@ -7,9 +7,10 @@ cause.
 
 import json
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from django.db import connection
+from django.db.backends.utils import CursorWrapper
 
 from metering.core.match import Values, Wanted, wanted_of
 
@@ -23,7 +24,7 @@ class ActiveLimitReduction(NamedTuple):
     id: int
     limit_percent: int
     reason: str
-    match: Mapping[str, Any]
+    match: Mapping[str, object]
     wanted: Wanted
 
     def matches(self, values: Values) -> bool:
@@ -32,7 +33,7 @@ class ActiveLimitReduction(NamedTuple):
 
 
 def open_limit_reduction(
-    *, tenant_id: int, match: Mapping[str, Any], limit_percent: int, reason: str, cause: str
+    *, tenant_id: int, match: Mapping[str, object], limit_percent: int, reason: str, cause: str
 ) -> int | None:
     """Tighten limits to `limit_percent` of what they are, in the caller's transaction; return the
     id. None if the cause has one in force already, which stays as it is.
@@ -59,7 +60,9 @@ def end_limit_reduction(*, tenant_id: int, cause: str) -> bool:
         return int(cursor.rowcount) > 0
 
 
-def read_limit_reductions(cursor: Any, tenant_id: int) -> tuple[ActiveLimitReduction, ...]:
+def read_limit_reductions(
+    cursor: CursorWrapper, tenant_id: int
+) -> tuple[ActiveLimitReduction, ...]:
     """The tenant's limit reductions in force, oldest first."""
     cursor.execute(
         "SELECT id, limit_percent, reason, match::text FROM limit_reduction"

@@ -3,11 +3,12 @@
 import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 from django.db import connection, transaction
 from django.utils import timezone
 
+from common.queries import Parameter
 from metering.budgets.index import BudgetIndex
 from metering.budgets.rules import BudgetRule
 from metering.core.periods import ROLLING_SECONDS
@@ -86,7 +87,7 @@ def lift_lockouts_of_budget(*, tenant_id: int, budget_id: int) -> None:
     _lift(_OF_BUDGET, tenant_id, [tenant_id, budget_id])
 
 
-def _lift(lifted: str, tenant_id: int, parameters: Sequence[Any]) -> int:
+def _lift(lifted: str, tenant_id: int, parameters: Sequence[Parameter]) -> int:
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE halt SET lifted_at = now(), lifted_by = %s, version = nextval('halt_version')"

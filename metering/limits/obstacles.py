@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from django.db import connection
 
@@ -27,7 +27,7 @@ class Obstacle(NamedTuple):
     # "halted", "breaker_open" or "locked_out" of a halt, which can be lifted; "budget_exceeded".
     code: str
     detail: str
-    match: Mapping[str, Any]
+    match: Mapping[str, object]
     halt_id: int | None = None
     breaker_id: int | None = None
     budget_id: int | None = None
@@ -66,7 +66,7 @@ def read_obstacles(tenant_id: int, *, now: datetime) -> Obstacles:
     return Obstacles(rules, [*map(_of_halt, halts), *_of_budgets(tenant_id, rules, now)])
 
 
-def may_meet(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
+def may_meet(left: Mapping[str, object], right: Mapping[str, object]) -> bool:
     """Whether some call can match both."""
     return all(
         not wanted_values(left[name]).isdisjoint(wanted_values(right[name]))
@@ -74,7 +74,7 @@ def may_meet(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
     )
 
 
-def _covers(wide: Mapping[str, Any], match: Mapping[str, Any]) -> bool:
+def _covers(wide: Mapping[str, object], match: Mapping[str, object]) -> bool:
     """Whether every call that matches `match` matches `wide`."""
     return all(
         name in match and wanted_values(match[name]) <= wanted_values(value)

@@ -5,7 +5,11 @@ Pure, but for the two statements at the end that lock and write rows of `rate_co
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
+
+from django.db.backends.utils import CursorWrapper
+
+from common.queries import TakesStatements
 
 # 60 whole seconds and the one under way: any 60 seconds on the clock touch no more than these.
 SLOTS: Final = 61
@@ -136,7 +140,7 @@ _LOCK: Final = """
 
 
 def lock_rate_counters(
-    cursor: Any, tenant_id: int, subjects: Iterable[tuple[str, str]]
+    cursor: CursorWrapper, tenant_id: int, subjects: Iterable[tuple[str, str]]
 ) -> dict[RateCounterKey, RateCounterState]:
     """Lock the paces of these subjects and groups until the transaction ends, opening those that
     are missing. One round trip; none where there are no subjects.
@@ -144,7 +148,7 @@ def lock_rate_counters(
     keys = sorted(set(subjects))
     if not keys:
         return {}
-    parameters = {
+    parameters: dict[str, int | list[str]] = {
         "tenant_id": tenant_id,
         "slots": SLOTS,
         "subjects": [subject for subject, _ in keys],
@@ -161,7 +165,9 @@ def lock_rate_counters(
     }
 
 
-def write_rate_counters(cursor: Any, tenant_id: int, states: Iterable[RateCounterState]) -> None:
+def write_rate_counters(
+    cursor: TakesStatements, tenant_id: int, states: Iterable[RateCounterState]
+) -> None:
     """Store the locked paces that changed, in one statement."""
     changed = [state for state in states if state.is_changed]
     if not changed:
@@ -196,7 +202,7 @@ FORGET_IDLE: Final = """
 """
 
 
-def forget_idle_rate_counters(cursor: Any, *, before_second: int, limit: int) -> int:
+def forget_idle_rate_counters(cursor: CursorWrapper, *, before_second: int, limit: int) -> int:
     """Remove paces of which nothing counts any more, `limit` at most; return the number."""
     cursor.execute(
         FORGET_IDLE.format(table="rate_counter", condition="true"),

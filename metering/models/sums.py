@@ -1,7 +1,7 @@
 """Sums of whole numbers, which no number of events makes too large for their column."""
 
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
 from django.db import models
@@ -20,11 +20,11 @@ else:
         pass.
         """
 
-        def db_type(self, connection: Any) -> str:
+        def db_type(self, connection: object) -> str:
             """Return the column's type."""
             return "numeric"
 
-        def get_prep_value(self, value: Any) -> Any:
+        def get_prep_value(self, value: object) -> object:
             """Return the value as the database takes it."""
             return None if value is None else int(value)
 

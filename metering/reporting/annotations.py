@@ -5,7 +5,7 @@ halts, which are read where they are kept anyway.
 from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from django.db.models import Q
 
@@ -44,7 +44,7 @@ class TimeNote(NamedTuple):
     at: datetime
     kind: Kind
     text: str
-    match: Mapping[str, Any]
+    match: Mapping[str, object]
     id: int
 
 
@@ -79,7 +79,7 @@ def annotations(
     )
 
 
-def concerns(match: Mapping[str, Any], filters: Filters) -> bool:
+def concerns(match: Mapping[str, object], filters: Filters) -> bool:
     """Whether some usage can be of both: no dimension is asked for different values."""
     return all(
         not wanted_values(wanted).isdisjoint(filters[name])
@@ -116,7 +116,7 @@ def _prices(tenant_id: int, starts_at: datetime, ends_at: datetime) -> Iterator[
 
 
 def _changes_of(
-    price: TenantPrice | ToolPrice, subject: str, match: Mapping[str, Any]
+    price: TenantPrice | ToolPrice, subject: str, match: Mapping[str, object]
 ) -> Iterator[TimeNote]:
     yield TimeNote(price.effective_from, Kind.PRICE, f"{subject} changed", match, price.price_id)
     if price.effective_to is not None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from django.db import OperationalError, transaction
 
@@ -60,7 +60,6 @@ def in_time(*, what: str) -> Iterator[None]:
     """
     try:
         with transaction.atomic():
-            before: Any
             (before,) = fetch_row("SELECT current_setting('statement_timeout')")
             fetch_row(_SET_TIMEOUT, [str(STATEMENT_MS)])
             yield

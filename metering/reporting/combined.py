@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
-from common.queries import fetch_row
+from common.queries import Parameter, fetch_row
 from metering.core.periods import floor_seconds
 from metering.reporting.bounded import fetch_in_time, require_few_events
 from metering.reporting.conditions import NO_CONDITION, Condition, event_value, join, on_events
@@ -119,7 +119,7 @@ def _of_combinations(
     used = _COMBINATIONS.format(columns=columns, wanted=wanted.sql)
     for span in spans:
         days = [span.begins - _DAY, span.ends]
-        bounds = [span.bucket, question.tenant_id, *days, span.ends, span.begins]
+        bounds: list[Parameter] = [span.bucket, question.tenant_id, *days, span.ends, span.begins]
         yield Condition(used, [*bounds, *wanted.parameters])
 
 

@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
+from common.queries import Parameter
 from metering.reporting.question import NUMBERED, TAG_PREFIX, Filters, is_tag
 from metering.rollups.sets import DimensionSet
 
@@ -19,7 +20,7 @@ class Condition(NamedTuple):
     """A piece of SQL with its parameters."""
 
     sql: str
-    parameters: Sequence[Any]
+    parameters: Sequence[Parameter]
 
 
 NO_CONDITION: Final = Condition("true", [])

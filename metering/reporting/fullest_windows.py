@@ -4,10 +4,11 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from django.db import connection
 
+from common.queries import Parameter
 from metering.core.dimensions import REQUEST
 from metering.ledger.windows import WINDOW_COLUMNS, WindowState, used_share_sql
 from metering.models import LimitIncreaseStatus, Period
@@ -126,7 +127,7 @@ def read_fullest(
     tenant_id: int, *, only: WindowFilter, now: datetime, per_budget: int, skipped: int
 ) -> list[FullestWindow]:
     """Return the windows that count now: a page of them for each budget."""
-    parameters: dict[str, Any] = {
+    parameters: dict[str, Parameter] = {
         "tenant": tenant_id,
         "now": now,
         "per_budget": per_budget,

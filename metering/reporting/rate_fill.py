@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from metering.limits.halts import match_of_group
 from metering.limits.rate_counters import MEASURES, SLOTS, SlidingMinute
@@ -27,7 +27,7 @@ def read_rate_fills(
     rules: Iterable[RateRule],
     *,
     now: datetime,
-    may_see: Callable[[Mapping[str, Any]], bool] = lambda match: True,
+    may_see: Callable[[Mapping[str, object]], bool] = lambda match: True,
 ) -> Mapping[int, RateFill]:
     """The fullest group by rate limit, of those whose match may be seen; none where nothing was
     asked for within the minute.

@@ -12,8 +12,9 @@ from datetime import datetime
 from enum import StrEnum
 from fractions import Fraction
 from math import floor
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
+from common.queries import Rows
 from metering.calls.prepared_event import BIT_OF
 from metering.models import Operation, Status
 from metering.pricing.book import PriceBook, load_price_book
@@ -309,7 +310,7 @@ def _repeated(question: UsageQuestion) -> list[Finding]:
     ]
 
 
-def _calls(question: UsageQuestion, select: str, condition: str, group: str) -> list[Any]:
+def _calls(question: UsageQuestion, select: str, condition: str, group: str) -> Rows:
     """Read calls that a partial index finds."""
     wanted = on_events(question.filters)
     return fetch_in_time(

@@ -8,10 +8,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
-from common.queries import fetch_row, fetch_rows
+from common.queries import Parameter, fetch_row, fetch_rows
 from metering.budgets.rules import BudgetRule
 from metering.models import ReservationState
 
@@ -77,7 +77,7 @@ class UnknownQuestion(NamedTuple):
     now: datetime
     teams: Sequence[str] | None = None
 
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> dict[str, Parameter]:
         """What the statements take."""
         return {
             "tenant": self.tenant_id,

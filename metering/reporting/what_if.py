@@ -1,7 +1,8 @@
 """What usage would have cost on another model: every call rated by itself, to the nano-dollar."""
 
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
+from common.queries import Row
 from metering.models import Operation
 from metering.pricing.book import UNPRICED, PriceBook, load_price_book
 from metering.reporting.bounded import TooMuchToRead, fetch_in_time
@@ -63,7 +64,7 @@ def what_if(question: UsageQuestion, *, provider: str | None, model: str) -> Wha
     return WhatIf(len(rows), sum(row[2] for row in rows), other_nanos)
 
 
-def _rated(book: PriceBook, provider: str | None, model: str, row: tuple[Any, ...]) -> int:
+def _rated(book: PriceBook, provider: str | None, model: str, row: Row) -> int:
     at, service_tier, _, operation, extra, *counts = row
     rating = book.rate(
         provider=provider,

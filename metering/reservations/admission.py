@@ -5,14 +5,15 @@ Works on windows and paces that the transaction has locked.
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 import msgspec
 from django.db import transaction
+from django.db.backends.utils import CursorWrapper
 
 from common.errors import IdempotencyConflict
 from common.idempotency import KeptAnswer, claim_keys, free_keys, keep_answers
+from common.queries import TakesStatements
 from metering.budgets.levels import WindowBalance
 from metering.ledger.held_windows import windows_to_hold
 from metering.ledger.holds import Held
@@ -48,7 +49,7 @@ class Admission:
         self.is_keyed = any(command.request_key is not None for command in self.pending)
         self.decisions: list[DecisionRow] = []
         # What is granted: rows to be written, and the same as a process remembers it.
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[dict[str, object]] = []
         self.made: list[Held] = []
         # Halts that levels have made in this batch.
         self._lockouts: list[ActiveHalt] = []
@@ -58,7 +59,7 @@ class Admission:
         # Requests with the key of another one in this batch, which is answered first.
         self._repeats: list[tuple[Reserve, Reserve]] = []
 
-    def answer_again(self, cursor: Any) -> None:
+    def answer_again(self, cursor: CursorWrapper) -> None:
         """Answer requests that were answered before; the others stay pending."""
         first: dict[str, Reserve] = {}
         for command in self.pending:
@@ -81,7 +82,7 @@ class Admission:
                 continue
             self.pending.remove(command)
 
-    def stop_halted(self, cursor: Any, halts: ActiveHalts, *, now: datetime) -> None:
+    def stop_halted(self, cursor: CursorWrapper, halts: ActiveHalts, *, now: datetime) -> None:
         """Refuse what a halt stops; the others stay pending."""
         for command in list(self.pending):
             stopping = [
@@ -118,7 +119,7 @@ class Admission:
 
     def decide(
         self,
-        cursor: Any,
+        cursor: CursorWrapper | None,
         *,
         windows: Mapping[int, WindowState],
         settlement: Settlement,
@@ -188,9 +189,11 @@ class Admission:
         if not verdict.is_plain:
             self.decisions.append(decision_row(command.id, verdict, now=now))
 
-    def _act(self, cursor: Any, verdict: Verdict, now: datetime) -> None:
+    def _act(self, cursor: CursorWrapper | None, verdict: Verdict, now: datetime) -> None:
         """Do what a refusal sets off: a level's lockout, or its request for an increase."""
-        if cursor is None and (verdict.lockout is not None or verdict.increase is not None):
+        if verdict.lockout is None and verdict.increase is None:
+            return
+        if cursor is None:
             raise NotAsExpected
         if verdict.lockout is not None:
             made = insert_lockout(cursor, self.tenant_id, verdict.lockout, now=now)
@@ -211,12 +214,12 @@ class Admission:
         self._decided.append(command)
         self.decisions.append(decision_row(None, verdict, now=now))
 
-    def end_probes(self, cursor: Any) -> None:
+    def end_probes(self, cursor: TakesStatements) -> None:
         """Let another call be the probe of a breaker whose probe was refused after all."""
         if unused := self._probes - {held.id for held in self.made}:
             forget_probes(cursor, self.tenant_id, unused)
 
-    def keep_answers(self, cursor: Any) -> None:
+    def keep_answers(self, cursor: TakesStatements) -> None:
         """Keep what was granted for a retry with the same key; a refusal frees its key."""
         keyed = [
             (command, command.request_key.key) for command in self._decided if command.request_key

@@ -11,11 +11,14 @@ what was decided, and the commit.
 
 from collections.abc import Sequence
 from enum import Enum
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from django.db import connection
+from django.db.backends.utils import CursorWrapper
 from django.utils import timezone
+from psycopg import Cursor
+from psycopg.rows import TupleRow
 
 from metering.calls.settlement import Stored
 from metering.calls.storage import send_events, store_events, stored_of
@@ -99,10 +102,10 @@ class Sent(NamedTuple):
 
     settles: Sequence[Settle]
     window_ids: set[int]
-    in_force: Any
-    reservations: Any
-    events: Any
-    windows: Any
+    in_force: Cursor[TupleRow]
+    reservations: Cursor[TupleRow] | None
+    events: Cursor[TupleRow] | None
+    windows: Cursor[TupleRow] | None
 
 
 class _InForce(NamedTuple):
@@ -206,7 +209,7 @@ class Batch:
         rows = sent.windows.fetchall() if sent.windows is not None else ()
         return locked_of(rows, sent.window_ids)
 
-    def decide(self, cursor: Any, locked: Locked[WindowState]) -> Planned | None:
+    def decide(self, cursor: CursorWrapper | None, locked: Locked[WindowState]) -> Planned | None:
         """End what ends, and admit; return what that moves. A SHARED batch has no cursor."""
         self.settlement.end(halts=self.halts, now=self.now)
         self.admission.decide(
@@ -229,7 +232,7 @@ class Batch:
             raise NotAsExpected
         return planned
 
-    def _lock_stepwise(self, cursor: Any) -> Locked[WindowState]:
+    def _lock_stepwise(self, cursor: CursorWrapper) -> Locked[WindowState]:
         """See what is in force and the reservations before storing what depends on them."""
         with pipelined() as pipeline:
             in_force = self._take_begin(*self._send_begin(pipeline))
@@ -241,7 +244,7 @@ class Batch:
         self._sort_settles()
         return self._store_and_lock(cursor)
 
-    def _send_begin(self, pipeline: Pipeline) -> tuple[Any, Any]:
+    def _send_begin(self, pipeline: Pipeline) -> tuple[Cursor[TupleRow], Cursor[TupleRow] | None]:
         """Send what takes the configuration lock, asks what is in force, and locks the named
         reservations.
         """
@@ -257,7 +260,7 @@ class Batch:
             return in_force, None
         return in_force, pipeline.send(LOCK_RESERVATIONS, [self.tenant_id, sorted(named)])
 
-    def _take_begin(self, in_force: Any, locking: Any) -> _InForce:
+    def _take_begin(self, in_force: Cursor[TupleRow], locking: Cursor[TupleRow] | None) -> _InForce:
         row = in_force.fetchone()
         assert row is not None, "a tenant's key is the tenant's"
         version, max_version, halts, version_sum, is_tightened, is_due = row
@@ -287,7 +290,7 @@ class Batch:
             if in_force.is_tightened:
                 self.limit_reductions = read_limit_reductions(cursor, self.tenant_id)
 
-    def _store_and_lock(self, cursor: Any) -> Locked[WindowState]:
+    def _store_and_lock(self, cursor: CursorWrapper) -> Locked[WindowState]:
         """Store the events that settle, and lock every window that may move."""
         keys = self.admission.rate_counter_keys()
         has_more_locks = self.configuration.breakers or self.halts or keys
@@ -311,13 +314,15 @@ class Batch:
     def _window_ids(self) -> set[int]:
         return self.admission.window_ids() | self.settlement.window_ids()
 
-    def _send_events(self, pipeline: Pipeline, settles: Sequence[Settle]) -> Any:
+    def _send_events(
+        self, pipeline: Pipeline, settles: Sequence[Settle]
+    ) -> Cursor[TupleRow] | None:
         if not settles:
             return None
         events = [settle.event for settle in settles]
         return send_events(pipeline, events, tenant_id=self.tenant_id)
 
-    def _send_lock(self, pipeline: Pipeline, window_ids: set[int]) -> Any:
+    def _send_lock(self, pipeline: Pipeline, window_ids: set[int]) -> Cursor[TupleRow] | None:
         if not window_ids:
             return None
         return pipeline.send(LOCK_WINDOWS, lock_parameters(self.book, window_ids))
@@ -333,6 +338,7 @@ class Batch:
         else:
             with pipelined() as pipeline:
                 storing = self._send_events(pipeline, settles)
+                assert storing is not None, "there are events to store"
                 stored = stored_of(storing, [settle.event for settle in settles])
         self._book(stored)
         feed_breakers(

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 import msgspec
+from django.db.backends.utils import CursorWrapper
 
+from common.queries import TakesStatements
 from metering.core.match import wanted_of
 from metering.ledger.holds import OPEN, Held, dimensions_of
 from metering.limits.decisions import DecisionRow
@@ -27,13 +29,15 @@ _INSERT: Final = f"""
 """
 
 
-def insert_reservations(cursor: Any, tenant_id: int, rows: Sequence[dict[str, Any]]) -> None:
+def insert_reservations(
+    cursor: TakesStatements, tenant_id: int, rows: Sequence[dict[str, object]]
+) -> None:
     """Store granted reservations, in one statement."""
     if rows:
         cursor.execute(_INSERT, [tenant_id, _encode(rows).decode()])
 
 
-def reservation_row(held: Held, verdict: Verdict, expires_at: datetime) -> dict[str, Any]:
+def reservation_row(held: Held, verdict: Verdict, expires_at: datetime) -> dict[str, object]:
     """Return the row of a granted request, by column."""
     request, candidate = verdict.request, verdict.granted
     top_provider, top_model = held.top or (None, None)
@@ -76,7 +80,7 @@ def decision_row(reservation_id: UUID | None, verdict: Verdict, *, now: datetime
 
 
 def insert_lockout(
-    cursor: Any, tenant_id: int, lockout: LockoutRequest, *, now: datetime
+    cursor: CursorWrapper, tenant_id: int, lockout: LockoutRequest, *, now: datetime
 ) -> ActiveHalt | None:
     """Halt what a level locks out; None if it did so before and a person has lifted it."""
     window = lockout.window

@@ -1,7 +1,8 @@
 """A reservation request: decoded, priced, and matched to the windows that it would hold."""
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple, TypeVar
 
 import msgspec
 
@@ -86,6 +87,9 @@ _decode_reservation = msgspec.json.Decoder(ReservationBody).decode
 _decode_extend = msgspec.json.Decoder(ExtendBody).decode
 
 
+Body = TypeVar("Body", bound=msgspec.Struct)
+
+
 def decode_reservation(data: bytes) -> ReservationBody:
     """Decode a body by the contract. Raises MalformedBody or InvalidRequest."""
     body: ReservationBody = _decode(_decode_reservation, data, ReservationBody)
@@ -104,7 +108,7 @@ def decode_extend(data: bytes) -> ExtendBody:
     return body
 
 
-def _decode(decode: Any, data: bytes, kind: type[msgspec.Struct]) -> Any:
+def _decode(decode: Callable[[bytes], Body], data: bytes, kind: type[Body]) -> Body:
     require_shallow(data)
     try:
         body = decode(data)

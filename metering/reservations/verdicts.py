@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from math import ceil
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -34,7 +34,7 @@ class LockoutRequest(NamedTuple):
     rule: BudgetRule
     window: WindowState | None
     percent: int
-    match: dict[str, Any]
+    match: dict[str, object]
     reason: str
 
 
@@ -56,7 +56,7 @@ class Verdict:
     candidate: Candidate | None = None
     error: MeteringError | None = None
     is_downgrade: bool = False
-    reasons: list[dict[str, Any]] = field(default_factory=list)
+    reasons: list[dict[str, object]] = field(default_factory=list)
     warnings: list[WarningAnswer] = field(default_factory=list)
     budgets: list[BudgetRoom] = field(default_factory=list)
     lockout: LockoutRequest | None = None
@@ -211,9 +211,9 @@ def _budgets(
     return rows
 
 
-def _reason(objection: Objection, candidate: Candidate) -> dict[str, Any]:
+def _reason(objection: Objection, candidate: Candidate) -> dict[str, object]:
     rule, passed = objection.rule, objection.passed
-    reason: dict[str, Any] = {
+    reason: dict[str, object] = {
         "budget": rule.id,
         "name": rule.name,
         "group": group_answer(rule, objection.key),
@@ -243,7 +243,7 @@ def _warning(objection: Objection, candidate: Candidate) -> WarningAnswer:
     )
 
 
-def _rate_reason(rule: RateRule, detail: str) -> dict[str, Any]:
+def _rate_reason(rule: RateRule, detail: str) -> dict[str, object]:
     return {
         "rate_limit": rule.id,
         "name": rule.name,
@@ -301,7 +301,7 @@ def refuse_by_halt(request: ReservationRequest, halt: ActiveHalt) -> Verdict:
     return Verdict(request, error=halted_by(halt, now=request.at), reasons=[reason])
 
 
-def halted_by(halt: ActiveHalt, *, now: datetime, **details: Any) -> Halted:
+def halted_by(halt: ActiveHalt, *, now: datetime, **details: object) -> Halted:
     """Return the refusal by a halt, with the time of a breaker's next probe or of a lockout's end
     if that lies ahead.
     """

@@ -3,7 +3,7 @@ would have refused lately, and what may be a slip of the keyboard.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Final
 
 from common.formats import format_time
 from common.money import money, nanos_from_usd
@@ -39,7 +39,7 @@ def acts_alike(proposed: ProposedBudget, present: ProposedBudget) -> bool:
     return _acting(proposed) == _acting(present)
 
 
-def _acting(proposed: ProposedBudget) -> tuple[Any, ...]:
+def _acting(proposed: ProposedBudget) -> tuple[object, ...]:
     columns = facts_of(proposed.budget)
     levels = [level._replace(notify=()) for level in proposed.levels]
     return {name: value for name, value in columns.items() if name != "name"}, levels

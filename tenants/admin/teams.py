@@ -1,6 +1,6 @@
 """Admin pages of teams."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from django.contrib.admin import display, register
@@ -114,7 +114,7 @@ class TeamAdmin(TenantModelAdmin):
         return team
 
 
-def _unused_team_name(tenant: Tenant) -> Any:
+def _unused_team_name(tenant: Tenant) -> Callable[..., str]:
     def clean_name(form: Any) -> str:
         name: str = form.cleaned_data["name"]
         others = Team.objects.filter(tenant=tenant, name=name).exclude(id=form.instance.id)

@@ -24,7 +24,7 @@ def make_incident(account: Account, **fields: Any) -> Incident:
         return observe(tenant_id=account.tenant.id, observation=observation)
 
 
-def make_anomaly(account: Account, incident: Incident, **fields: Any) -> Anomaly:
+def make_anomaly(account: Account, incident: Incident, **fields: object) -> Anomaly:
     """What the scans leave for an incident to show."""
     now = datetime.now(UTC)
     with account.scope():

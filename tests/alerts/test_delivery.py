@@ -76,7 +76,7 @@ def queue(
         )
 
 
-def change(owner: Account, **values: Any) -> None:
+def change(owner: Account, **values: object) -> None:
     """What time does to waiting deliveries."""
     with owner.scope():
         Delivery.objects.filter(state=DeliveryState.WAITING).update(**values)

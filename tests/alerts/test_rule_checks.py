@@ -37,7 +37,7 @@ def judge(account: Account, now: datetime | None = None) -> int:
         return judge_rules(tenant_id=account.tenant.id, now=now or datetime.now(UTC))
 
 
-def only(account: Account, **changes: Any) -> None:
+def only(account: Account, **changes: object) -> None:
     """Let one rule be on, the first that is named, as it is changed."""
     (name,) = changes
     off = {other: {"on": False} for other in rules.RULES if other != name}

@@ -1,25 +1,30 @@
 """Sessions that go round in circles become incidents, and are halted where that is wished."""
 
+import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from alerts import session_checks
 from alerts.incidents import Observation
-from alerts.loops import SessionVerdict
+from alerts.loops import CALLS_MAX, OUTPUT_TOKENS_MIN, SessionVerdict, judge, may_loop
 from alerts.models import Incident, Severity
 from alerts.session_checks import check_sessions, end_loops, tenants_to_check
 from alerts.settings import change_alert_settings
 from common.json_bodies import JsonObject
 from metering.limits.halts import lift_halt
 from metering.models import Halt
+from metering.reporting.session_calls import latest_calls, likenesses
 from metering.rollups import roll_up
 from tenants.scope import platform_scope
 from tests.alerts.scene import timeline
 from tests.factories import Account, make_event, send
 from tests.metering.api.caller import caller
+
+RANDOM_SESSIONS = 100
 
 
 def turns(
@@ -98,6 +103,105 @@ def test_a_session_that_works_is_left_alone(account: Account) -> None:
     assert check(account) == 1
     with account.scope():
         assert not Incident.objects.exists()
+
+
+def repeating(pick: random.Random) -> Iterator[JsonObject]:
+    """Sessions whose calls repeat some of a few values, most of them short: loops and others."""
+    now = datetime.now(UTC)
+    for session in range(RANDOM_SESSIONS):
+        agents, outputs, inputs = (pick.randint(1, most) for most in (2, 12, 3))
+        tool_share = pick.choice((0, 0.5, 1))
+        for number in range(pick.choice((5, 12, 12, 13, 40))):
+            is_tool = pick.random() < tool_share
+            hashed = pick.choice(("", "hash-", "simhash:00000000000000f"))
+            output = pick.randrange(outputs)
+            yield make_event(
+                time=(now - timedelta(seconds=600 - 10 * number)).isoformat(),
+                session=f"random-{session}",
+                step=number,
+                agent=f"agent-{pick.randrange(agents)}",
+                operation="tool" if is_tool else "llm",
+                tool="search" if is_tool else ...,
+                tool_arguments_hash=pick.choice((..., f"a-{output}")),
+                output_hash=f"{hashed}{output}" if hashed else ...,
+                input_tokens=900 + 50 * pick.randrange(inputs) + number * (session % 2) * 40,
+                output_tokens=90 + output if pick.random() < 0.8 else 5,
+                status="error" if pick.random() < 0.1 * (session % 6) else "success",
+            )
+
+
+def barely_looping() -> Iterator[JsonObject]:
+    """Sessions with as little of what proves a loop as there can be."""
+    now = datetime.now(UTC)
+
+    def call(session: str, number: int, **fields: object) -> JsonObject:
+        at = now - timedelta(seconds=600 - 5 * number)
+        return make_event(session=session, step=number, time=at.isoformat(), **fields)
+
+    def tool(session: str, number: int, **fields: object) -> JsonObject:
+        none = dict.fromkeys(("input_tokens", "output_tokens", "model", "provider"), ...)
+        return call(session, number, operation="tool", tool="search", **none, **fields)
+
+    for number in range(12):
+        is_third = number in (7, 9, 11)
+        yield call(
+            "third-time",
+            number,
+            output_hash="x" if is_third else f"o{number}",
+            input_tokens=1000 if is_third else 900 + 70 * number,
+            output_tokens=50,
+        )
+        yield call(
+            "no-progress", 2 * number, input_tokens=900 + 300 * number, output_tokens=600 + number
+        )
+        yield tool("no-progress", 2 * number + 1)
+        if number < 8:
+            yield tool("failures", number, status="error", error_type="timeout")
+
+
+def test_no_loop_is_in_a_session_whose_calls_are_counted_alone(account: Account) -> None:
+    pick = random.Random(seed := random.randrange(2**32))
+    events = [*barely_looping(), *repeating(pick)]
+    for start in range(0, len(events), 100):
+        send(account, events[start : start + 100])
+    sessions = list(dict.fromkeys(str(event["session"]) for event in events))
+    since = datetime.now(UTC) - timedelta(hours=1)
+    with account.scope():
+        alike = likenesses(
+            tenant_id=account.tenant.id,
+            sessions=sessions,
+            since=since,
+            limit=CALLS_MAX,
+            output_tokens_min=OUTPUT_TOKENS_MIN,
+        )
+        calls = latest_calls(
+            tenant_id=account.tenant.id, sessions=sessions, since=since, limit=CALLS_MAX
+        )
+    looping = {
+        session
+        for session in sessions
+        if (verdict := judge([session_checks._call(call) for call in calls[session]]))
+        and verdict.is_loop
+    }
+    assert looping >= {"third-time", "failures", "no-progress"}, f"seed {seed}"
+    passed_over = {session for session in looping if not may_loop(*alike[session])}
+    assert not passed_over, f"seed {seed}"
+
+
+def test_sessions_that_repeat_nothing_are_not_read(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(session: str) -> list[JsonObject]:
+        return [
+            make_event(session=session, output_hash=f"{n}", step=n, input_tokens=900 + n)
+            for n in range(12)
+        ]
+
+    read = Mock(wraps=latest_calls)
+    monkeypatch.setattr(session_checks, "latest_calls", read)
+    send(account, [*work("s-1"), *turns(8, session="s-2")])
+    check(account)
+    assert read.call_args.kwargs["sessions"] == ["s-2"]
 
 
 def test_what_wastes_much_money_is_critical(account: Account) -> None:

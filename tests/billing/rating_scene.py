@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from fractions import Fraction
-from typing import Any
 
 from billing.api.plans_body import PlanBody
 from billing.charge_models import Used
@@ -16,7 +15,7 @@ NOVEMBER = datetime(2026, 11, 1, tzinfo=UTC)
 DECEMBER = datetime(2026, 12, 1, tzinfo=UTC)
 
 
-def plan_of(*charges: JsonObject, **members: Any) -> JsonObject:
+def plan_of(*charges: JsonObject, **members: object) -> JsonObject:
     """A plan's fields, as the body of `POST /v1/plans` gives them."""
     body = PlanBody(data={"name": "Scale", "charges": list(charges), **members})
     body.is_valid(raise_exception=True)
@@ -24,12 +23,12 @@ def plan_of(*charges: JsonObject, **members: Any) -> JsonObject:
     return fields
 
 
-def terms_of(*charges: JsonObject, **members: Any) -> Terms:
+def terms_of(*charges: JsonObject, **members: object) -> Terms:
     terms: Terms = plan_of(*charges, **members)["terms"]
     return terms
 
 
-def usage_charge(model: str, **members: Any) -> JsonObject:
+def usage_charge(model: str, **members: object) -> JsonObject:
     return {
         "name": "Usage",
         "kind": "usage",
@@ -39,7 +38,7 @@ def usage_charge(model: str, **members: Any) -> JsonObject:
     }
 
 
-def fee(amount: str, **members: Any) -> JsonObject:
+def fee(amount: str, **members: object) -> JsonObject:
     return {"name": "Fee", "kind": "flat", "amount": amount, **members}
 
 

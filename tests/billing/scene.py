@@ -44,7 +44,7 @@ def make_customer(account: Account, key: str = "acme", **fields: Any) -> Custome
 
 
 def make_plan(
-    account: Account, *charges: JsonObject, bounds: JsonObject | None = None, **fields: Any
+    account: Account, *charges: JsonObject, bounds: JsonObject | None = None, **fields: object
 ) -> Plan:
     terms = msgspec.convert({"charges": list(charges), **(bounds or {})}, Terms)
     with account.scope():

@@ -34,7 +34,7 @@ def held(account: Account, customer: Customer) -> int:
         return available(customer.id, at=timezone.now())
 
 
-def unsaved(number: int, **fields: Any) -> CreditGrant:
+def unsaved(number: int, **fields: object) -> CreditGrant:
     fields = {"effective_at": NOW, "state": CreditState.ACTIVE, **fields}
     return CreditGrant(id=number, **fields)
 

@@ -84,7 +84,7 @@ def tiered(plan: Example) -> Terms:
     return terms_of(usage_charge(plan["model"], tiers=tiers_of(plan), **included, **bounds))
 
 
-def per_unit(amount: object, **members: Any) -> Terms:
+def per_unit(amount: object, **members: object) -> Terms:
     return terms_of(usage_charge("per_unit", unit_amount=str(amount), **members))
 
 

@@ -41,7 +41,7 @@ def faults_in(detail: Any, path: str = "") -> dict[str, str]:
     return result
 
 
-def faults_of(*charges: JsonObject, **members: Any) -> dict[str, str]:
+def faults_of(*charges: JsonObject, **members: object) -> dict[str, str]:
     body = PlanBody(data={"name": "Plan", "charges": list(charges), **members})
     with pytest.raises(serializers.ValidationError) as refused:
         body.is_valid(raise_exception=True)

@@ -1,7 +1,5 @@
 """`POST /v1/rating-preview`: what a plan would charge, and nothing stored."""
 
-from typing import Any
-
 import pytest
 
 from billing.models import Plan, Statement
@@ -19,7 +17,7 @@ def api(account: Account) -> Caller:
     return caller(account)
 
 
-def use(metric: str, quantity: object, **members: Any) -> JsonObject:
+def use(metric: str, quantity: object, **members: object) -> JsonObject:
     return {"metric": metric, "quantity": quantity, **members}
 
 
@@ -28,7 +26,7 @@ def preview(
     *charges: JsonObject,
     usage: list[JsonObject],
     plan: JsonObject | None = None,
-    **members: Any,
+    **members: object,
 ) -> Answer:
     whole = {"name": "Plan", "timezone": "UTC", "charges": list(charges), **(plan or {})}
     return api.post(
@@ -134,7 +132,7 @@ def test_costs_choose_markups_and_calls_are_counted(api: Caller) -> None:
 
 
 def test_the_period_is_the_one_that_begins_in_the_month(api: Caller) -> None:
-    def bounds(plan: JsonObject, **members: Any) -> tuple[str, str, str]:
+    def bounds(plan: JsonObject, **members: object) -> tuple[str, str, str]:
         body = preview(api, fee("90"), usage=[], plan=plan, **members).body
         return body["period_start"], body["period_end"], body["subtotal"]
 

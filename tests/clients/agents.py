@@ -130,7 +130,7 @@ def tracer_provider(plan: Plan, *, is_global: bool = False) -> Any:
     return made
 
 
-def instrument(module: str, name: str, tracers: Any) -> None:
+def instrument(module: str, name: str, tracers: object) -> None:
     """Switch an instrumentation on, as it says."""
     getattr(importlib.import_module(module), name)().instrument(tracer_provider=tracers)
 
@@ -334,7 +334,7 @@ def litellm(plan: Plan) -> Client:
     loggers: Any = importlib.import_module("litellm.integrations.generic_api.generic_api_callback")
     loop = _Loop()
 
-    async def make_logger() -> Any:
+    async def make_logger() -> object:
         return loggers.GenericAPILogger()
 
     # By its name alone, 1.110.2 does not find it.

@@ -64,14 +64,14 @@ def test_an_amount_is_rounded_to_the_nano_dollar_once(value: Any, nanos: int) ->
         (None, None),
     ],
 )
-def test_a_foreign_cost_becomes_an_amount_of_the_schema(value: Any, text: str | None) -> None:
+def test_a_foreign_cost_becomes_an_amount_of_the_schema(value: object, text: str | None) -> None:
     assert usd(value) == text
     if text is not None:
         nanos_from_usd(text)
 
 
 @pytest.mark.parametrize("value", ["1_0", "\uff11", "\u0663", " 1", "nan", True, -1.0, []])
-def test_a_foreign_cost_that_is_no_number_is_refused(value: Any) -> None:
+def test_a_foreign_cost_that_is_no_number_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="USD"):
         usd(value)
 

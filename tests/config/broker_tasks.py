@@ -4,7 +4,6 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any
 
 from config.celery import application
 
@@ -20,7 +19,7 @@ def leave(path: str) -> None:
 
 
 @application.task(name="tests.be_killed_once", bind=True)
-def be_killed_once(self: Any, path: str, whole_worker: bool) -> None:
+def be_killed_once(self: object, path: str, whole_worker: bool) -> None:
     """Kill its process, or all of its worker; the next run says that it was here."""
     if Path(path).exists():
         Path(path).write_text("done")

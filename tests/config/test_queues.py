@@ -1,7 +1,12 @@
 from pathlib import Path
+from unittest.mock import Mock
 
+import psycopg
 import pytest
 from celery import Task
+from celery.fixups.django import DjangoFixup
+from celery.signals import task_prerun
+from django.db import connection
 
 from config.celery import BEAT_SCHEDULE, NICENESS, application, be_nice, broker
 from config.environment import read_environment
@@ -33,6 +38,28 @@ def test_every_queue_has_one_worker() -> None:
 def test_a_task_waits_among_its_kind(task: str, queue: str) -> None:
     assert queue_of(task) == queue
     assert application.amqp.router.route({}, task)["queue"].name == queue
+
+
+@pytest.mark.django_db(transaction=True)
+def test_tasks_share_a_connection_until_the_server_closes_it() -> None:
+    fixup = DjangoFixup(application).worker_fixup
+    task = Mock()
+    task.request.is_eager = False
+
+    def run() -> int:
+        fixup.on_task_prerun(task)
+        task_prerun.send(sender=task, task_id="1", task=task)
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_backend_pid()")
+            (process_id,) = cursor.fetchone()
+        fixup.on_task_postrun(task)
+        return int(process_id)
+
+    first = run()
+    assert run() == first
+    with psycopg.connect(**connection.get_connection_params()) as other:
+        other.execute("SELECT pg_terminate_backend(%s)", [first])
+    assert run() not in (first, 0)
 
 
 def test_the_beat_sends_nothing_minute_long_to_those_who_tell_people() -> None:

@@ -35,7 +35,7 @@ class WebProcess:
         self.port = port
 
     def call(
-        self, method: str, path: str, api_key: str = "", body: Any = None, **headers: str
+        self, method: str, path: str, api_key: str = "", body: object = None, **headers: str
     ) -> Reply:
         """One request of a client that behaves."""
         request = urllib.request.Request(

@@ -3,7 +3,6 @@
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 from django.test import Client
@@ -21,7 +20,7 @@ PLANS = "/admin/billing/plan"
 SUBSCRIPTIONS = "/admin/billing/subscription"
 
 
-def customer_form(**fields: Any) -> dict[str, Any]:
+def customer_form(**fields: object) -> dict[str, object]:
     return {
         "form_token": uuid.uuid4().hex,
         "key": "acme",
@@ -35,7 +34,7 @@ def customer_form(**fields: Any) -> dict[str, Any]:
     }
 
 
-def subscription_form(plan: Plan, **fields: Any) -> dict[str, Any]:
+def subscription_form(plan: Plan, **fields: object) -> dict[str, object]:
     return {
         "form_token": uuid.uuid4().hex,
         "customer": "acme",

@@ -2,7 +2,6 @@
 
 import uuid
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from django.test import Client
@@ -23,7 +22,7 @@ def acme(account: Account) -> Customer:
     return make_customer(account)
 
 
-def grant_form(**fields: Any) -> dict[str, Any]:
+def grant_form(**fields: object) -> dict[str, object]:
     return {
         "form_token": uuid.uuid4().hex,
         "customer": "acme",

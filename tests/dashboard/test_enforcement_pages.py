@@ -103,12 +103,12 @@ def make_raise(
         return ask_for_increase(budget=budget, actor="API key sg_abc", ask=ask)
 
 
-def make_halt(account: Account, **match: Any) -> Halt:
+def make_halt(account: Account, **match: object) -> Halt:
     with account.scope():
         return halt(tenant=account.tenant, match=match, reason="It loops", actor="Ana")
 
 
-def make_breaker(account: Account, **fields: Any) -> Breaker:
+def make_breaker(account: Account, **fields: object) -> Breaker:
     with account.scope():
         return create_breaker(
             tenant=account.tenant,
@@ -316,7 +316,7 @@ def test_decided_requests_come_page_by_page(account: Account, owner: Client) -> 
     assert "agent “a26”" not in second
 
 
-def raise_form(**changes: Any) -> JsonObject:
+def raise_form(**changes: object) -> JsonObject:
     ends_at = timezone.now() + timedelta(hours=1)
     return {
         "cost_nanos": "12.50",

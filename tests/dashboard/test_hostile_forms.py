@@ -116,7 +116,7 @@ def read_names(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
         for method in ("get", "getlist", "__getitem__"):
             plain = getattr(QueryDict, method)
 
-            def reading(query: QueryDict, name: Any, *rest: Any, _plain: Any = plain) -> Any:
+            def reading(query: QueryDict, name: Any, *rest: Any, _plain: Any = plain) -> object:
                 if isinstance(name, str):
                     names.add(name)
                 return _plain(query, name, *rest)

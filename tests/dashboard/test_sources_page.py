@@ -36,7 +36,7 @@ def record(account: Account, *tallies: Tally) -> None:
     PROCESS_RECORDER.flush()
 
 
-def killed(account: Account, amount_usd: str = "1", **fields: Any) -> Answer:
+def killed(account: Account, amount_usd: str = "1", **fields: object) -> Answer:
     """A reservation whose agent was killed."""
     asked = ask(caller(account), amount_usd, **fields)
     expire(account, asked)

@@ -18,7 +18,7 @@ def tokens(theme: str) -> dict[str, str]:
     }
 
 
-def resolved(value: Any, theme: str = "light") -> Any:
+def resolved(value: object, theme: str = "light") -> Any:
     """A figure with the colors that its names of tokens stand for."""
     if isinstance(value, str):
         return re.sub(r"var\((--[a-z0-9-]+)\)", lambda result: tokens(theme)[result[1]], value)

@@ -2,7 +2,6 @@
 
 import json
 import time
-from typing import Any
 
 from common.json_bodies import JsonObject
 from metering.api import fast_path
@@ -53,7 +52,7 @@ def chat_span(  # noqa: PLR0913 - what a span may tell
     }
 
 
-def _value(value: Any) -> JsonObject:
+def _value(value: object) -> JsonObject:
     return {"intValue": str(value)} if isinstance(value, int) else {"stringValue": value}
 
 

@@ -94,7 +94,7 @@ class Specification:
         check(body, {"$ref": "#/components/schemas/error"}, is_form=False)
 
 
-def check(value: Any, schema: Schema, *, is_form: bool, at: str = "") -> Any:
+def check(value: object, schema: Schema, *, is_form: bool, at: str = "") -> Any:
     """Return a value as the schema has it: in forms numbers and booleans are written as texts.
 
     Raises Mismatch with the place and the reason.
@@ -121,7 +121,7 @@ def check(value: Any, schema: Schema, *, is_form: bool, at: str = "") -> Any:
     return _scalar(value, schema, is_form=is_form, at=at)
 
 
-def _any_of(value: Any, choices: list[Schema], *, is_form: bool, at: str) -> Any:
+def _any_of(value: object, choices: list[Schema], *, is_form: bool, at: str) -> object:
     reasons = []
     for choice in choices:
         try:
@@ -131,7 +131,7 @@ def _any_of(value: Any, choices: list[Schema], *, is_form: bool, at: str) -> Any
     raise Mismatch("; ".join(reasons))
 
 
-def _object(value: Any, schema: Schema, *, is_form: bool, at: str) -> dict[str, Any]:
+def _object(value: object, schema: Schema, *, is_form: bool, at: str) -> dict[str, object]:
     if not isinstance(value, dict):
         raise Mismatch(f"{at} is no object")
     properties = schema.get("properties", {})
@@ -149,7 +149,7 @@ def _object(value: Any, schema: Schema, *, is_form: bool, at: str) -> dict[str, 
     return read
 
 
-def _scalar(value: Any, schema: Schema, *, is_form: bool, at: str) -> Any:
+def _scalar(value: object, schema: Schema, *, is_form: bool, at: str) -> object:
     kind = schema.get("type")
     if is_form and isinstance(value, str):
         value = _from_text(value, kind, at)
@@ -169,7 +169,7 @@ def _scalar(value: Any, schema: Schema, *, is_form: bool, at: str) -> Any:
     return value
 
 
-def _from_text(text: str, kind: str | None, at: str) -> Any:
+def _from_text(text: str, kind: str | None, at: str) -> object:
     if kind == "boolean":
         return boolean(text, at)
     if kind == "integer":

@@ -401,7 +401,7 @@ def objects(filled: Account) -> JsonObject:
     }
 
 
-def _any_reservation(account: Account) -> Any:
+def _any_reservation(account: Account) -> object:
     with account.scope():
         return Reservation.objects.values_list("id", flat=True)[0]
 

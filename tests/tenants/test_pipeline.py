@@ -16,7 +16,7 @@ def round_trips(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     """One item for each time that a pipeline goes to the server."""
     made: list[None] = []
 
-    def counted(raw: Any) -> Any:
+    def counted(raw: object) -> object:
         made.append(None)
         return send(raw)
 

@@ -43,7 +43,7 @@ class Command(BaseCommand):
         parser.add_argument("--customer-method", choices=methods)
         parser.add_argument("--meter-plan", metavar="NAME", help="have Stripe meter this plan")
 
-    def handle(self, *args: object, **options: Any) -> None:
+    def handle(self, *args: object, **options: object) -> None:
         with platform_scope("find the tenant by its name"):
             tenant = Tenant.objects.filter(name=options["tenant"]).first()
         if tenant is None:

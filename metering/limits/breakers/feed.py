@@ -6,10 +6,11 @@ Runs within the transaction that stores the calls, before it locks paces and win
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from hashlib import blake2b
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from django.db import connection, transaction
+from django.db.backends.utils import CursorWrapper
 from django.utils import timezone
 
 from metering.core.amounts import Amounts
@@ -115,7 +116,9 @@ def _is_probe(state: LockedState, reported: ReportedCall) -> bool:
     return probe_id is not None and named is not None and UUID(named) == probe_id
 
 
-def _act(cursor: Any, tenant_id: int, state: LockedState, change: BreakerChange) -> BreakerChange:
+def _act(
+    cursor: CursorWrapper, tenant_id: int, state: LockedState, change: BreakerChange
+) -> BreakerChange:
     """Do what the change asks for; return it with the halt that it is about."""
     if change.transition is Transition.CLOSED:
         stop_acting(cursor, tenant_id, change, actor=_actor(change.rule))
@@ -135,7 +138,7 @@ def _act(cursor: Any, tenant_id: int, state: LockedState, change: BreakerChange)
     return change._replace(halt_id=state.halt_id)
 
 
-def _halt(cursor: Any, tenant_id: int, change: BreakerChange) -> int:
+def _halt(cursor: CursorWrapper, tenant_id: int, change: BreakerChange) -> int:
     halt_id = insert_halt(
         cursor,
         tenant_id=tenant_id,
@@ -151,7 +154,9 @@ def _halt(cursor: Any, tenant_id: int, change: BreakerChange) -> int:
     return halt_id
 
 
-def stop_acting(cursor: Any, tenant_id: int, change: BreakerChange, *, actor: str) -> None:
+def stop_acting(
+    cursor: CursorWrapper, tenant_id: int, change: BreakerChange, *, actor: str
+) -> None:
     """Lift the halt or end the limit reduction that an open breaker made."""
     if change.halt_id is not None:
         cursor.execute(
@@ -165,7 +170,7 @@ def stop_acting(cursor: Any, tenant_id: int, change: BreakerChange, *, actor: st
         end_limit_reduction(tenant_id=tenant_id, cause=cause)
 
 
-def record_changes(cursor: Any, tenant_id: int, changes: Sequence[BreakerChange]) -> None:
+def record_changes(cursor: CursorWrapper, tenant_id: int, changes: Sequence[BreakerChange]) -> None:
     """Record what breakers did as decisions, with the reasons."""
     insert_decisions(
         cursor,
@@ -189,7 +194,7 @@ def _dimensions(change: BreakerChange) -> dict[str, str]:
     return {name: value for name, value in match.items() if isinstance(value, str)}
 
 
-def _reason_facts(change: BreakerChange) -> dict[str, Any]:
+def _reason_facts(change: BreakerChange) -> dict[str, object]:
     return {
         "breaker": change.rule.id,
         "name": change.rule.name,

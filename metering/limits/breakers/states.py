@@ -3,9 +3,12 @@
 import json
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
+from django.db.backends.utils import CursorWrapper
+
+from common.queries import TakesStatements
 from metering.core.match import Grouping
 from metering.limits.breakers.rules import MEASURES, BreakerRule, GroupState, is_probe_due
 from metering.limits.halts import match_of_group
@@ -61,13 +64,13 @@ def read_breaker_rules(tenant_id: int) -> tuple[BreakerRule, ...]:
 
 
 def lock_states(
-    cursor: Any, tenant_id: int, keys: Iterable[tuple[int, str]]
+    cursor: CursorWrapper, tenant_id: int, keys: Iterable[tuple[int, str]]
 ) -> dict[StateKey, LockedState]:
     """Lock what is known of these groups until the transaction ends, opening rows that are
     missing. A group whose halt was lifted counts as closed.
     """
     wanted = sorted(set(keys))
-    parameters = {
+    parameters: dict[str, int | list[int] | list[str]] = {
         "tenant_id": tenant_id,
         "slots": SLOTS,
         "breaker_ids": [breaker_id for breaker_id, _ in wanted],
@@ -107,7 +110,7 @@ def _stored(  # noqa: PLR0913, PLR0917 - the columns of one row
     return LockedState(id_, group, halt_id)
 
 
-def write_states(cursor: Any, tenant_id: int, states: Iterable[LockedState]) -> None:
+def write_states(cursor: CursorWrapper, tenant_id: int, states: Iterable[LockedState]) -> None:
     """Store locked states, in one statement."""
     rows = list(states)
     cursor.execute(
@@ -140,7 +143,7 @@ def write_states(cursor: Any, tenant_id: int, states: Iterable[LockedState]) -> 
 
 
 def try_probe(
-    cursor: Any, tenant_id: int, halt_id: int, reservation_id: UUID, now: datetime
+    cursor: CursorWrapper, tenant_id: int, halt_id: int, reservation_id: UUID, now: datetime
 ) -> bool:
     """Make this reservation the probe of the breaker that halted; False where none is due.
 
@@ -174,7 +177,7 @@ def try_probe(
     return True
 
 
-def forget_probes(cursor: Any, tenant_id: int, reservation_ids: Iterable[UUID]) -> None:
+def forget_probes(cursor: TakesStatements, tenant_id: int, reservation_ids: Iterable[UUID]) -> None:
     """Let another call be the probe: these were refused for another reason, or never made."""
     cursor.execute(
         "UPDATE breaker_state s SET probe_id = NULL, probe_at = NULL FROM ("
@@ -196,7 +199,7 @@ class OpenGroup(NamedTuple):
 
 
 def open_groups(
-    cursor: Any, tenant_id: int, breaker_ids: Iterable[int], *, now: datetime
+    cursor: CursorWrapper, tenant_id: int, breaker_ids: Iterable[int], *, now: datetime
 ) -> dict[int, list[OpenGroup]]:
     """The groups for which these breakers are open, by breaker, the latest first.
 
@@ -221,7 +224,7 @@ def open_groups(
 
 
 def lock_open_groups(
-    cursor: Any, tenant_id: int, breaker_id: int, *, group_key: str | None
+    cursor: CursorWrapper, tenant_id: int, breaker_id: int, *, group_key: str | None
 ) -> list[OpenGroup]:
     """Lock the states of a breaker that is open, for one group or (None) for all, in the order in
     which `lock_states` does.
@@ -236,7 +239,9 @@ def lock_open_groups(
     return [OpenGroup(*row) for row in cursor.fetchall()]
 
 
-def reset_states(cursor: Any, tenant_id: int, breaker_id: int, group_keys: list[str]) -> None:
+def reset_states(
+    cursor: CursorWrapper, tenant_id: int, breaker_id: int, group_keys: list[str]
+) -> None:
     """Close these groups: they count from an empty minute, and what is usual stays known."""
     cursor.execute(
         "UPDATE breaker_state SET opened_at = NULL, why = '', halt_id = NULL, probe_id = NULL,"
@@ -247,7 +252,7 @@ def reset_states(cursor: Any, tenant_id: int, breaker_id: int, group_keys: list[
     )
 
 
-def remove_states(cursor: Any, tenant_id: int, breaker_id: int) -> None:
+def remove_states(cursor: CursorWrapper, tenant_id: int, breaker_id: int) -> None:
     """Forget everything that a breaker knows. No one feeds it: the caller holds the configuration
     lock alone.
     """
@@ -257,7 +262,7 @@ def remove_states(cursor: Any, tenant_id: int, breaker_id: int) -> None:
     )
 
 
-def forget_idle_states(cursor: Any, *, before_second: int, limit: int) -> int:
+def forget_idle_states(cursor: CursorWrapper, *, before_second: int, limit: int) -> int:
     """Remove what is known of groups that have not been seen since, and are not open, `limit` at
     most; return the number.
     """
@@ -273,6 +278,6 @@ def group_values(grouping: Grouping, group_key: str) -> dict[str, str]:
     return dict(zip(grouping.per, json.loads(group_key), strict=True))
 
 
-def match_of(grouping: Grouping, group_key: str) -> Mapping[str, Any]:
+def match_of(grouping: Grouping, group_key: str) -> Mapping[str, object]:
     """What picks the calls of one group: the breaker's own match, and the group's values."""
     return match_of_group(grouping.match, grouping.per, json.loads(group_key))

@@ -43,12 +43,14 @@ class Command(BaseCommand):
         parser.add_argument("--tenant", required=True, metavar="NAME")
         parser.add_argument("--quiet", action="store_true", help="No progress bar.")
 
-    def handle(self, *args: object, **options: Any) -> None:
-        path: Path = options["file"]
-        tenant_id = find_tenant(options["tenant"]).id
+    def handle(
+        self, *args: object, file: Path, tenant: str, quiet: bool, **options: object
+    ) -> None:
+        path = file
+        tenant_id = find_tenant(tenant).id
         counts = {"accepted": 0, "duplicates": 0, "rejected": 0, "unpriced": 0}
         shown = 0
-        bar = Progress(console=Console(stderr=True), transient=True, disable=options["quiet"])
+        bar = Progress(console=Console(stderr=True), transient=True, disable=quiet)
         with _opened(path) as (raw, lines), bar:
             task = bar.add_task(f"Importing {path.name}", total=path.stat().st_size)
             is_csv = ".csv" in path.suffixes
@@ -98,7 +100,7 @@ def _csv_events(lines: Iterable[bytes]) -> Iterator[bytes]:
         yield msgspec.json.encode(_event_of(row))
 
 
-def _event_of(row: dict[str | Any, Any]) -> JsonObject:
+def _event_of(row: dict[str | Any, str | Any]) -> JsonObject:
     event: JsonObject = {}
     for name, value in row.items():
         if name is None:
@@ -112,7 +114,7 @@ def _event_of(row: dict[str | Any, Any]) -> JsonObject:
     return event
 
 
-def _value_of(name: str, text: str) -> Any:
+def _value_of(name: str, text: str) -> object:
     """A cell's value; one that is no number or JSON stays text, and the contract says what is
     wrong.
     """

@@ -1,7 +1,6 @@
 """`manage.py import_prices`: fill the global price catalogue from the installed price library."""
 
 import json
-from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
@@ -14,7 +13,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--json", action="store_true", help="print the counts as JSON")
 
-    def handle(self, *args: object, **options: Any) -> None:
+    def handle(self, *args: object, **options: object) -> None:
         done = import_catalogue()
         if options["json"]:
             self.stdout.write(json.dumps(done._asdict()))

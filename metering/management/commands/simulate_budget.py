@@ -102,7 +102,7 @@ def _read(path: Path) -> JsonObject:
     return body
 
 
-def _sentences(detail: Any, where: str = "") -> Iterator[str]:
+def _sentences(detail: object, where: str = "") -> Iterator[str]:
     """Yield what is wrong with a body, each with the member that it is about."""
     if isinstance(detail, Mapping):
         for name, inner in detail.items():

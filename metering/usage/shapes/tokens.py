@@ -41,7 +41,7 @@ class Tokens(msgspec.Struct, frozen=True, gc=False):
     extra: dict[str, ExtraValue] | None = None
 
 
-def with_unknown(tokens: Tokens, unknown: dict[str, object]) -> Tokens:
+def with_unknown(tokens: Tokens, unknown: dict[str, Any]) -> Tokens:
     """Return the counts, with what no one knows kept beside them."""
     if not unknown:
         return tokens

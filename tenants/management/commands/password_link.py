@@ -1,7 +1,6 @@
 """`manage.py password_link EMAIL`."""
 
 from argparse import ArgumentParser
-from typing import Any
 from urllib.parse import urljoin
 
 from django.conf import settings
@@ -19,9 +18,9 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("email", metavar="EMAIL")
 
-    def handle(self, *args: object, **options: Any) -> None:
-        user = User.objects.find(options["email"])
+    def handle(self, *args: object, email: str, **options: object) -> None:
+        user = User.objects.find(email)
         if user is None or not user.is_active:
-            raise CommandError(f"{options['email']!r} has no account.")
+            raise CommandError(f"{email!r} has no account.")
         url = settings.ENVIRONMENT.public_url or settings.ENVIRONMENT.url
         self.stdout.write(urljoin(url, f"/password/new/{make_reset_token(user)}"))

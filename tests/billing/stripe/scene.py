@@ -54,7 +54,7 @@ class Scene:
     def tenant_id(self) -> int:
         return self.account.tenant.id
 
-    def customer(self, key: str = "acme", **fields: Any) -> Customer:
+    def customer(self, key: str = "acme", **fields: object) -> Customer:
         fields = {"name": key.title(), "email": f"{key}@example.com", **fields}
         with self.account.scope():
             return Customer.objects.create(tenant=self.account.tenant, key=key, **fields)

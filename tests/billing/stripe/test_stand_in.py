@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 import time
-from typing import Any
 from urllib.parse import urlencode
 
 import pytest
@@ -28,7 +27,7 @@ def post(server: StripeServer, path: str, body: str = "", **headers: str) -> req
 
 
 @pytest.fixture
-def lenient() -> Any:
+def lenient() -> object:
     """A stand-in whose complaints a test looks at itself."""
     server = strict_server()
     yield server

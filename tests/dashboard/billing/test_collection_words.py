@@ -42,7 +42,7 @@ def acme(account: Account) -> Customer:
     ],
 )
 def test_an_invoice_is_described_by_what_was_read_of_it(
-    fields: dict[str, Any], state: str, tone: str
+    fields: dict[str, object], state: str, tone: str
 ) -> None:
     row = StripeInvoice(**{"step": InvoiceStep.DONE, "is_live": True, **fields})
     told = describe(row, NOW)

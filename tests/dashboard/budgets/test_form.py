@@ -29,7 +29,7 @@ def form_of(client: Client, path: str = "/budgets/new") -> JsonObject:
     return {**reader.fields, "mode": mode}
 
 
-def fill(client: Client, path: str = "/budgets/new", **changes: Any) -> JsonObject:
+def fill(client: Client, path: str = "/budgets/new", **changes: object) -> JsonObject:
     fields = {"name": "Daily", "period": "day", "limit_cost_nanos": "50", "mode": "enforce"}
     return {**form_of(client, path), **fields, **changes}
 

@@ -266,7 +266,7 @@ def test_a_webhooks_secret_is_shown_once(account: Account, owner: Client) -> Non
     assert "whsec_" not in page(owner, f"/incidents/channels/{channel.id}")
 
 
-def alert_form(client: Client) -> dict[str, Any]:
+def alert_form(client: Client) -> dict[str, object]:
     html = page(client, "/settings/alerts")
     form: dict[str, Any] = dict(re.findall(r'name="(\w+_threshold)" value="([^"]*)"', html))
     for name in list(form):
@@ -405,7 +405,7 @@ def test_hostile_names_stay_text_and_formulas_are_neutralized(
         assert "49{" not in html
 
 
-GRANTED: tuple[tuple[str, dict[str, Any]], ...] = (
+GRANTED: tuple[tuple[str, dict[str, object]], ...] = (
     ("/settings/keys/new", {"name": "x", "scopes": ["read"]}),
     ("/settings/keys/{key}/revoke", {}),
     ("/settings/workspace", {"timezone": "UTC", "unpriced_policy": "allow"}),

@@ -47,7 +47,7 @@ class Caller:
     def post(self, path: str, body: Any = None, **headers: str) -> Answer:
         return self.send("POST", path, body, **headers)
 
-    def patch(self, path: str, body: Any) -> Answer:
+    def patch(self, path: str, body: object) -> Answer:
         return self.send("PATCH", path, body)
 
     def delete(self, path: str) -> Answer:

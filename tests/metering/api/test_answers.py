@@ -273,7 +273,7 @@ def test_an_event_is_compared_as_it_was_sent(account: Account) -> None:
         (None, [""]),
     ],
 )
-def test_a_tag_is_filtered_by_one_rule(account: Account, value: Any, texts: list[str]) -> None:
+def test_a_tag_is_filtered_by_one_rule(account: Account, value: object, texts: list[str]) -> None:
     send(account, [make_event(tags={"tier": value}), make_event(tags={"tier": "other"})])
     api = caller(account)
     for text in texts:

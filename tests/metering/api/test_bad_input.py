@@ -452,7 +452,7 @@ def test_what_a_body_held_is_let_go_of_with_its_answer(
     parsed: list[Any] = []
     parse = StrictJSONParser.parse
 
-    def keep(*args: Any, **named: Any) -> Any:
+    def keep(*args: Any, **named: Any) -> object:
         parsed.append(parse(*args, **named))
         return parsed[-1]
 
@@ -488,8 +488,19 @@ def api(account: Account) -> Caller:
     return caller(account)
 
 
-WRONG_FORMS: list[Any] = [[], [1], "text", 5, None, True, {"name": {"a": 1}}, {"name": "\ud800"}]
-WRONG_NAMES: list[Any] = ["a\x00b", "n" * 300, "", 5, ["a"], {"a": "b"}, None, True, 1e308, 10**400]
+WRONG_FORMS: list[object] = [[], [1], "text", 5, None, True, {"name": {"a": 1}}, {"name": "\ud800"}]
+WRONG_NAMES: list[object] = [
+    "a\x00b",
+    "n" * 300,
+    "",
+    5,
+    ["a"],
+    {"a": "b"},
+    None,
+    True,
+    1e308,
+    10**400,
+]
 
 
 def test_configuration_of_the_wrong_form_is_a_400(api: Caller) -> None:

@@ -60,7 +60,7 @@ def record(account: Account, rows: Sequence[DecisionRow]) -> None:
         insert_decisions(cursor, account.tenant.id, rows)
 
 
-def listed(api: Caller, **parameters: Any) -> list[JsonObject]:
+def listed(api: Caller, **parameters: object) -> list[JsonObject]:
     answer = api.get("/v1/decisions", **parameters)
     assert answer.status == 200, answer.body
     result: list[JsonObject] = answer.body["data"]
@@ -203,5 +203,12 @@ def test_decisions_are_forgotten_after_their_time_and_no_sooner(
             assert kept.decided_at > kept_from
 
 
+class Unreached:
+    """A cursor that nothing may be asked of."""
+
+    def execute(self, statement: str, parameters: object, /) -> None:
+        raise AssertionError(statement)
+
+
 def test_nothing_to_record_asks_the_database_nothing() -> None:
-    insert_decisions(None, 1, [])
+    insert_decisions(Unreached(), 1, [])

@@ -20,7 +20,7 @@ TOKENS_PER_USD = 400_000
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def hold(account: Account, usd: float, *, kind: str = "amount", **fields: Any) -> str:
+def hold(account: Account, usd: float, *, kind: str = "amount", **fields: object) -> str:
     """Reserve so many dollars, by an estimate of that kind."""
     asked: JsonObject = {"amount_usd": usd}
     if kind != "amount":
@@ -52,7 +52,7 @@ def move(account: Account, **moments: datetime) -> None:
         Reservation.objects.filter(tenant=account.tenant, state=1).update(**moments)
 
 
-def estimates(account: Account, **parameters: Any) -> Answer:
+def estimates(account: Account, **parameters: object) -> Answer:
     return caller(account).get("/v1/estimates", **parameters)
 
 

@@ -28,7 +28,7 @@ def spent_nanos(account: Account) -> list[int]:
         return list(BudgetWindow.objects.values_list("spent_nanos", flat=True))
 
 
-def fail_before_the_commit(*_: Any, **__: Any) -> None:
+def fail_before_the_commit(*_: object, **__: object) -> None:
     raise ConnectionError("the server ended before the commit")
 
 
@@ -38,7 +38,7 @@ def fail_before_the_commit(*_: Any, **__: Any) -> None:
     [(True, (opening, "_note_ids")), (False, (Pipeline, "commit"))],
 )
 def test_a_window_whose_opening_was_rolled_back_is_opened_again(
-    account: Account, monkeypatch: pytest.MonkeyPatch, has_rollover: bool, step: tuple[Any, str]
+    account: Account, monkeypatch: pytest.MonkeyPatch, has_rollover: bool, step: tuple[object, str]
 ) -> None:
     make_budget(account, period="month", has_rollover=has_rollover)
     with monkeypatch.context() as patched:

@@ -526,7 +526,7 @@ def wild_body(number: int, report: JsonObject, now: datetime) -> JsonObject:
     return {**body, **trace, "time": at.isoformat()}
 
 
-def stored_apart(account: Account) -> Counter[tuple[Any, ...]]:
+def stored_apart(account: Account) -> Counter[tuple[object, ...]]:
     names = (
         *("model", "input_tokens", "output_tokens", "team", "agent", "response_id"),
         *("time", "is_conflict", "cost_nanos", "source", "sent_id"),

@@ -4,7 +4,7 @@ Everything else must be stored as the provider served it.
 """
 
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 
 class Untold(NamedTuple):
@@ -15,12 +15,12 @@ class Untold(NamedTuple):
     """
 
     ends: tuple[str, ...]
-    instead: Mapping[str, Any] | None
+    instead: Mapping[str, object] | None
     reason: str
 
 
 # A stream without usage: it is counted, without tokens, and has no cost.
-NO_USAGE: Final[Mapping[str, Any]] = {
+NO_USAGE: Final[Mapping[str, object]] = {
     "input": 0, "output": 0, "cr": 0, "cw": 0, "reasoning": 0, "is_priced": False,
 }  # fmt: skip
 NO_INCLUDE_USAGE: Final = "The client did not ask the stream for its usage (include_usage)."

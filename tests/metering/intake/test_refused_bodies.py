@@ -56,7 +56,7 @@ def test_a_body_that_is_committed_in_parts_keeps_its_warnings(
 def test_values_are_judged_before_the_database_sees_them(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unexpected(job: IngestJob) -> Any:
+    def unexpected(job: IngestJob) -> object:
         pytest.fail("the database refused a value")
 
     monkeypatch.setattr(IngestJob, "without_what_failed", unexpected)

@@ -20,13 +20,13 @@ BY_RESPONSE = {"source": "by-response", "response_id": "r"}
 BRIDGE = {"source": "bridge", "response_id": "r", **SPAN}
 
 
-def reserve(api: Caller, **fields: Any) -> str:
+def reserve(api: Caller, **fields: object) -> str:
     answer = api.post("/v1/reservations", {"amount_usd": "10", **fields})
     assert answer.status == 201, answer.body
     return str(answer.body["id"])
 
 
-def settle(api: Caller, held: str, cost_usd: str, **fields: Any) -> Any:
+def settle(api: Caller, held: str, cost_usd: str, **fields: object) -> Any:
     body = {"id": "settle", "source": "settles", "cost_usd": cost_usd, **fields}
     answer = api.post(f"/v1/reservations/{held}/settle", body)
     assert answer.status == 200, answer.body
@@ -38,7 +38,7 @@ def void(api: Caller, id_: str, source: str) -> None:
     assert api.post("/v1/corrections", body).status == 200
 
 
-def replace(api: Caller, id_: str, source: str, **fields: Any) -> None:
+def replace(api: Caller, id_: str, source: str, **fields: object) -> None:
     event = {"id": id_, "source": source, **fields}
     body = {"id": id_, "source": source, "action": "replace", "reason": "a test", "event": event}
     answer = api.post("/v1/corrections", body)
@@ -154,7 +154,7 @@ def test_a_call_that_is_settled_while_its_replacement_is_prepared_stays_the_rese
     held = reserve(api, team="a")
     send(account, [make_event(id="seen", cost_usd="3", **BY_RESPONSE)])
 
-    def settle_meanwhile(*arguments: Any) -> Any:
+    def settle_meanwhile(*arguments: Any) -> object:
         monkeypatch.undo()
         settle(api, held, "4", response_id="r")
         return with_windows(*arguments)

@@ -52,7 +52,7 @@ def book() -> PriceBook:
     return PriceBook(catalogue=catalogue_of(supplemented()))
 
 
-def is_rated(key: str, rates: Mapping[str, Any]) -> bool:
+def is_rated(key: str, rates: Mapping[str, object]) -> bool:
     known = units().units
     return key in rates or (key in known and bool(units().ancestor_usage_keys(key) & rates.keys()))
 

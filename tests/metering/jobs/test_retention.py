@@ -414,7 +414,7 @@ def test_usage_that_is_gone_is_refused_and_not_told_as_zero(sealed: Year) -> Non
     assert (kept.status, kept.body["total"]["requests"]) == (200, EVENTS_A_MONTH)
 
 
-def simulated(account: Account, at: datetime, **members: Any) -> Answer:
+def simulated(account: Account, at: datetime, **members: object) -> Answer:
     with time_machine.travel(at, tick=False):
         return caller(account).post("/v1/simulations", members)
 

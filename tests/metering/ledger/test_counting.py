@@ -42,7 +42,7 @@ def at(hours: float) -> str:
     return (datetime.now(UTC) - timedelta(hours=hours)).isoformat()
 
 
-def spend(account: Account, *usd: str, **fields: Any) -> None:
+def spend(account: Account, *usd: str, **fields: object) -> None:
     """The first is the oldest."""
     events = [
         make_event(**{"id": f"e{amount}", "cost_usd": amount, "time": at(9 - index), **fields})
@@ -175,7 +175,7 @@ def test_a_step_that_dies_leaves_nothing_and_is_done_again(
     budget = make_long(account)
     step(account)
 
-    def die(*args: Any, **kwargs: Any) -> None:
+    def die(*args: object, **kwargs: object) -> None:
         raise RuntimeError
 
     with monkeypatch.context() as patch:
@@ -251,7 +251,7 @@ class SlowStep:
         self._thread.join(10)
         self._patch.setattr(counting, "stored_amounts", self._read)
 
-    def _slow(self, *args: Any, **kwargs: Any) -> Any:
+    def _slow(self, *args: Any, **kwargs: Any) -> object:
         self._reads.set()
         assert self._go_on.wait(10)
         return self._read(*args, **kwargs)
@@ -302,7 +302,7 @@ def void(account: Account, event_id: str) -> None:
     )
 
 
-def in_thread(work: Callable[..., object], *args: Any) -> None:
+def in_thread(work: Callable[..., object], *args: object) -> None:
     try:
         work(*args)
     finally:

@@ -282,7 +282,7 @@ def test_what_could_not_be_read_is_not_remembered(
 ) -> None:
     learned(account, calls(20))
 
-    def fail(key: Any) -> ExpectedSize | None:
+    def fail(key: object) -> ExpectedSize | None:
         raise OperationalError("the connection is lost")
 
     monkeypatch.setattr(estimates, "_read", fail)

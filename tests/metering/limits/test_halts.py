@@ -2,11 +2,11 @@
 
 import threading
 from datetime import timedelta
-from typing import Any
 
 import pytest
 import time_machine
 from django.db import connection
+from django.db.backends.utils import CursorWrapper
 from django.utils import timezone
 
 from common.json_bodies import JsonObject
@@ -114,7 +114,7 @@ def test_halts_of_one_tenant_stop_nobody_elses_calls(account: Account, stranger:
     assert len(in_force(account)) == 1
 
 
-def lock_out(cursor: Any, account: Account, **cause: int) -> int | None:
+def lock_out(cursor: CursorWrapper, account: Account, **cause: int) -> int | None:
     cause = {"window_id": 7, "level_percent": 120, "episode": 0, **cause}
     return insert_halt(
         cursor,
@@ -189,7 +189,7 @@ def make_breaker(account: Account, close: str) -> Breaker:
     return breaker
 
 
-def open_breaker(cursor: Any, account: Account, breaker: Breaker) -> int | None:
+def open_breaker(cursor: CursorWrapper, account: Account, breaker: Breaker) -> int | None:
     return insert_halt(
         cursor,
         tenant_id=account.tenant.id,

@@ -40,12 +40,12 @@ YEAR = datetime(2026, 1, 1, tzinfo=UTC)
 _numbers = count(1)
 
 
-def tenant_price(rates: JsonObject, **given: Any) -> TenantPrice:
+def tenant_price(rates: JsonObject, **given: object) -> TenantPrice:
     fields = {"model": "gpt-4o", "provider": "", "effective_from": YEAR, **given}
     return TenantPrice(id=next(_numbers), rates=rates, **fields)
 
 
-def tool_price(call_nanos: int, **given: Any) -> ToolPrice:
+def tool_price(call_nanos: int, **given: object) -> ToolPrice:
     fields = {"tool": "web_search", "effective_from": YEAR, **given}
     return ToolPrice(id=next(_numbers), call_nanos=call_nanos, **fields)
 
@@ -135,7 +135,7 @@ def library_usage(tokens: Tokens) -> genai_prices.Usage:
     )
 
 
-def _with_zero_joints(extra: Mapping[str, Any]) -> JsonObject:
+def _with_zero_joints(extra: Mapping[str, object]) -> JsonObject:
     # The library refuses to guess how much of cached input was audio; here none was.
     joints = {f"cache_{kind}_read_tokens": 0 for kind in ("audio", "image", "video")}
     return {**joints, **extra}
@@ -490,7 +490,7 @@ def test_hostile_names_do_not_fill_the_memory() -> None:
         ({"cache_read_tokens": {"nanos": "1"}}, "Missing ancestor price"),
     ],
 )
-def test_rates_that_cannot_be_used_are_named(rates: Any, problem: str) -> None:
+def test_rates_that_cannot_be_used_are_named(rates: object, problem: str) -> None:
     result = check_rates(rates)
     assert result is not None
     assert problem in result

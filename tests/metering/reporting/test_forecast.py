@@ -20,7 +20,7 @@ def noon() -> datetime:
     return datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0) - timedelta(days=1)
 
 
-def spend(account: Account, noon: datetime, days: range, **fields: Any) -> None:
+def spend(account: Account, noon: datetime, days: range, **fields: object) -> None:
     """Two dollars on each of these days before `noon`, one of them in the afternoon."""
     moments = [
         noon - timedelta(days=day) + timedelta(hours=hours) for day in days for hours in (-2, 2)
@@ -35,7 +35,7 @@ def spend(account: Account, noon: datetime, days: range, **fields: Any) -> None:
     )
 
 
-def ask(account: Account, noon: datetime, **fields: Any) -> Forecast:
+def ask(account: Account, noon: datetime, **fields: object) -> Forecast:
     with snapshot(account):
         asked: dict[str, Any] = {"period": "day", "timezone": "UTC", "now": noon, **fields}
         return forecast(tenant_id=account.tenant.id, **asked)

@@ -66,7 +66,7 @@ def test_groups_that_stand_still_come_by_cost_and_then_by_value(
     assert seen == ["c8", "c7", "c6", "c5", "c0", "c1", "c2", "c3", "c4"]
 
 
-def rest(api: Caller, path: str, first: Any, **parameters: Any) -> list[Any]:
+def rest(api: Caller, path: str, first: Any, **parameters: object) -> list[Any]:
     """The rows of the pages after the first one."""
     rows: list[Any] = []
     cursor = first["next_cursor"]

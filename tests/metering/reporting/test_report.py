@@ -59,7 +59,7 @@ random_examples = partial(
 )
 
 
-def sessions_of(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def sessions_of(events: list[dict[str, object]]) -> list[dict[str, object]]:
     chance = dice("reports")
     return [
         {**event, "session": f"s-{chance.randrange(20)}", "task": f"t-{chance.randrange(30)}"}
@@ -109,8 +109,8 @@ def summed(events: Iterable[UsageEvent]) -> Measures:
 
 def grouped(
     events: Iterable[UsageEvent], question: UsageQuestion
-) -> Mapping[tuple[Any, ...], list[UsageEvent]]:
-    cells: dict[tuple[Any, ...], list[UsageEvent]] = defaultdict(list)
+) -> Mapping[tuple[object, ...], list[UsageEvent]]:
+    cells: dict[tuple[object, ...], list[UsageEvent]] = defaultdict(list)
     for event in events:
         key = tuple(dimension(event, name) for name in question.group_by)
         cells[start_of(question, event.time), key].append(event)
@@ -132,7 +132,7 @@ def read_report(account: Account, question: UsageQuestion, **asked: Any) -> Usag
 
 
 @st.composite
-def questions(draw: st.DrawFn, *, intervals: tuple[str, ...]) -> dict[str, Any]:
+def questions(draw: st.DrawFn, *, intervals: tuple[str, ...]) -> dict[str, object]:
     now = timezone.now()
     begins = draw(st.integers(0, 5 * 86_400))
     lasts = draw(st.integers(1, 5 * 86_400))

@@ -22,7 +22,7 @@ CHEAPEST = {"provider": "anthropic", "model": "claude-3-haiku-20240307"}
 CHEAP = {"provider": "openai", "model": "gpt-5-nano"}
 
 
-def question(account: Account, **changes: Any) -> UsageQuestion:
+def question(account: Account, **changes: object) -> UsageQuestion:
     fields: dict[str, Any] = {
         "starts_at": NOON - timedelta(hours=12),
         "ends_at": NOON + timedelta(hours=12),
@@ -32,7 +32,7 @@ def question(account: Account, **changes: Any) -> UsageQuestion:
     return UsageQuestion(tenant_id=account.tenant.id, **fields)
 
 
-def read(account: Account, **fields: Any) -> Savings:
+def read(account: Account, **fields: object) -> Savings:
     with snapshot(account):
         return savings(question(account, **fields))
 

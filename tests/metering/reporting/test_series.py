@@ -32,7 +32,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 DAY = timedelta(days=1)
 
 
-def as_sums(result: QuarterSums) -> dict[tuple[Any, ...], tuple[int, ...]]:
+def as_sums(result: QuarterSums) -> dict[tuple[object, ...], tuple[int, ...]]:
     return {
         (SERIES_DIMENSIONS[index], value, quarter): tuple(measures)
         for index, value, quarter, measures in zip(

@@ -122,7 +122,7 @@ def test_nothing_used_costs_nothing_per_unit(account: Account) -> None:
         assert empty.total.each_nanos is None
 
 
-def chain(trace: str, *calls: tuple[str, int, int], **fields: object) -> list[dict[str, Any]]:
+def chain(trace: str, *calls: tuple[str, int, int], **fields: object) -> list[dict[str, object]]:
     """Calls by these agents, each the child of the one before: input and output tokens."""
     return [
         call(
@@ -167,7 +167,7 @@ def test_a_handoff_passes_on_no_more_than_was_written_or_read(account: Account) 
 
 
 @pytest.mark.parametrize("filters", [{}, {"session": ("s",)}])
-def test_without_agents_there_is_no_coordination(account: Account, filters: Any) -> None:
+def test_without_agents_there_is_no_coordination(account: Account, filters: object) -> None:
     send(account, [call(0, "1", session="s")])
     with snapshot(account):
         result = coordination(question(account, filters=filters))

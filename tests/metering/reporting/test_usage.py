@@ -92,7 +92,7 @@ def start_of(question: UsageQuestion, at: datetime) -> datetime:
     return clock.span(at).starts_at
 
 
-def as_sums(rows: Sequence[UsageRow]) -> dict[tuple[Any, ...], tuple[int, ...]]:
+def as_sums(rows: Sequence[UsageRow]) -> dict[tuple[object, ...], tuple[int, ...]]:
     return {(row.start, *row.key): tuple(row.measures) for row in rows}
 
 
@@ -427,11 +427,11 @@ def test_unpriced_models_are_listed(busy: Account) -> None:
     assert sum(each.event_count for each in result) == total.unpriced
 
 
-def span_event(span: str | None, parent: str | None, cost: int, **fields: Any) -> UsageEvent:
+def span_event(span: str | None, parent: str | None, cost: int, **fields: object) -> UsageEvent:
     return UsageEvent(span=span, parent_span=parent, cost_nanos=cost, **fields)
 
 
-def shape(nodes: Sequence[CallNode[UsageEvent]]) -> list[Any]:
+def shape(nodes: Sequence[CallNode[UsageEvent]]) -> list[object]:
     return [[node.event.span, node.subtree_cost_nanos, *shape(node.children)] for node in nodes]
 
 

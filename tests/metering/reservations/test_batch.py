@@ -30,11 +30,11 @@ def strategies(monkeypatch: pytest.MonkeyPatch) -> list[Strategy]:
     return tried
 
 
-def reserve(api: Caller, **more: Any) -> Answer:
+def reserve(api: Caller, **more: object) -> Answer:
     return api.post("/v1/reservations", {"amount_usd": "1", **more})
 
 
-def settle(api: Caller, reservation: Answer, **more: Any) -> Answer:
+def settle(api: Caller, reservation: Answer, **more: object) -> Answer:
     path = f"/v1/reservations/{reservation.body['id']}/settle"
     return api.post(path, {"id": "call", "cost_usd": "1.25", **more})
 
@@ -48,7 +48,7 @@ def test_a_plain_batch_takes_two_round_trips(
     strategies.clear()
     made: list[None] = []
 
-    def counted(raw: Any) -> Any:
+    def counted(raw: object) -> object:
         made.append(None)
         return send(raw)
 

@@ -859,7 +859,7 @@ def test_another_tenant_sees_no_reservation(account: Account, stranger: Account)
     ],
 )
 def test_what_is_no_ask_is_refused_clearly(
-    account: Account, body: Any, status: int, code: str
+    account: Account, body: object, status: int, code: str
 ) -> None:
     answer = caller(account).post("/v1/reservations", body)
     assert (answer.status, answer.code) == (status, code)

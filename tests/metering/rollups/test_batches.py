@@ -77,7 +77,7 @@ def roll_everything_up(account: Account) -> int:
     return count
 
 
-def expected_rollups(account: Account) -> dict[tuple[Any, ...], tuple[int, ...]]:
+def expected_rollups(account: Account) -> dict[tuple[object, ...], tuple[int, ...]]:
     """Every set's sums, added up here from the events of rolled-up batches."""
     with account.scope():
         held = set(IngestBatch.objects.exclude(rolled_up_at=None).values_list("id", flat=True))
@@ -116,7 +116,7 @@ def measures_of(event: UsageEvent) -> tuple[int, ...]:
     return tuple(by_name.get(name, getattr(event, name, 0)) for name in MEASURES)
 
 
-def stored_rollups(account: Account) -> dict[tuple[Any, ...], tuple[int, ...]]:
+def stored_rollups(account: Account) -> dict[tuple[object, ...], tuple[int, ...]]:
     with account.scope():
         rows = UsageRollup.objects.filter(tenant=account.tenant).values_list(
             "dimension_set", "starts_at", "value_1", "value_2", *MEASURES
@@ -176,7 +176,7 @@ def test_sums_are_distinct_and_come_in_the_order_of_the_index(
     def watch(name: str, *, numbers_in_key: int) -> None:
         add_up = getattr(batches, name)
 
-        def watched(*arguments: Any, **options: Any) -> Iterator[Any]:
+        def watched(*arguments: object, **options: object) -> Iterator[object]:
             for rows in add_up(*arguments, **options):
                 key = (rows.starts, *rows.values, *rows.numbers[:numbers_in_key])
                 written.append([(rows.set_number, *row) for row in zip(*key, strict=True)])
@@ -304,7 +304,7 @@ def test_tenants_of_few_events_wait_for_more_of_them(
 
 
 @contextmanager
-def running(*jobs: Any) -> Iterator[None]:
+def running(*jobs: object) -> Iterator[None]:
     """Run jobs in threads of their own; what one raises fails the test."""
     errors: list[BaseException] = []
 

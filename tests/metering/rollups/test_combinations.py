@@ -28,7 +28,7 @@ NEW_HISTOGRAM_SETS = [22, 23, 27]
 ENTITIES = ("user", "session", "customer", "feature")
 
 
-def make_events(count: int, *, seed: int) -> list[dict[str, Any]]:
+def make_events(count: int, *, seed: int) -> list[dict[str, object]]:
     """Calls of four days, many of them at or beside midnight, of few values that meet again."""
     chance = dice("combinations", seed)
     edges = [timedelta(), timedelta(microseconds=-1), timedelta(hours=5, minutes=30)]
@@ -63,7 +63,7 @@ def roll_up(account: Account) -> None:
 
 def plain_count(
     account: Account, question: UsageQuestion, group_by: tuple[str, ...], dimension: str
-) -> dict[Any, int]:
+) -> dict[object, int]:
     seen: dict[Any, set[str]] = defaultdict(set)
     with account.scope():
         events = list(UsageEvent.objects.filter(tenant=account.tenant, is_void=False))

@@ -63,7 +63,7 @@ def rule(
     usd: float | None = None,
     levels: Sequence[tuple[Any, ...]] = BLOCK,
     raises: Sequence[LimitIncreaseRule] = (),
-    **fields: Any,
+    **fields: object,
 ) -> BudgetRule:
     """A daily budget; a level is (percent, action, nanos a minute, tokens a minute)."""
     fields = {"name": "b", "period": "day", "counts_from": EPOCH, **fields}
@@ -459,7 +459,7 @@ def test_no_window_spends_more_than_its_limit(
     assert shown.cost_nanos - shown.saved_nanos == sum(spent.values())
 
 
-def breaker(**fields: Any) -> BreakerRule:
+def breaker(**fields: object) -> BreakerRule:
     return BreakerRule.of(Breaker(name="b", per=["agent"], **fields))
 
 

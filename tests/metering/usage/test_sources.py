@@ -150,7 +150,7 @@ def test_texts_that_cannot_be_stored_are_mended(account: Account, recorder: Sour
 def test_a_database_that_fails_delays_the_counts_and_fails_nobody(
     account: Account, recorder: SourceRecorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(batch: Any) -> None:
+    def fail(batch: object) -> None:
         raise OperationalError("away")
 
     with monkeypatch.context() as patched:

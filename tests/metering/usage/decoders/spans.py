@@ -2,7 +2,6 @@
 
 import base64
 import json
-from typing import Any
 
 from google.protobuf.json_format import MessageToDict
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -123,7 +122,7 @@ def shown(item: Decoded) -> object:
     return item if isinstance(item, EventBody) else (item.code, item.detail, item.event_id)
 
 
-def fill(holder: AnyValue, value: Any) -> None:
+def fill(holder: AnyValue, value: object) -> None:
     """Put a plain value into OTLP's own form."""
     if isinstance(value, list):
         holder.array_value.SetInParent()

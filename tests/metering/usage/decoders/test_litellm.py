@@ -4,7 +4,6 @@ import base64
 import hashlib
 import json
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -73,13 +72,13 @@ PAYLOAD: JsonObject = {
 }
 
 
-def decoded(trusts_given_costs: bool = False, **changes: Any) -> EventBody | EventRejected:
+def decoded(trusts_given_costs: bool = False, **changes: object) -> EventBody | EventRejected:
     body = json.dumps([PAYLOAD | changes]).encode()
     (item,) = decode_litellm(body, trusts_given_costs=trusts_given_costs)
     return item
 
 
-def event(trusts_given_costs: bool = False, **changes: Any) -> EventBody:
+def event(trusts_given_costs: bool = False, **changes: object) -> EventBody:
     item = decoded(trusts_given_costs, **changes)
     assert isinstance(item, EventBody)
     return item

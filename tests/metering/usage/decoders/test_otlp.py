@@ -662,7 +662,7 @@ def _nested(*numbers: int, count: int) -> bytes:
 
 MANY: Final = 200_000
 EMPTY: Final = b",".join([b"{}"] * MANY)
-MANY_PARTS: Final[dict[str, tuple[str, Callable[..., Any], bytes]]] = {
+MANY_PARTS: Final[dict[str, tuple[str, Callable[..., object], bytes]]] = {
     "resources": ("resources", decode_otlp_protobuf, _nested(1, count=MANY)),
     "scopes": ("scopes", decode_otlp_protobuf, _nested(1, 2, count=MANY)),
     "spans": ("spans", decode_otlp_protobuf, _nested(1, 2, 2, count=MANY)),
@@ -690,7 +690,7 @@ MANY_PARTS: Final[dict[str, tuple[str, Callable[..., Any], bytes]]] = {
 
 @pytest.mark.parametrize(("what", "decode", "body"), MANY_PARTS.values(), ids=MANY_PARTS)
 def test_an_export_of_too_many_parts_ends_at_the_first_too_many(
-    what: str, decode: Callable[..., Any], body: bytes
+    what: str, decode: Callable[..., object], body: bytes
 ) -> None:
     tracemalloc.start()
     with pytest.raises(TooManyEvents) as caught:

@@ -33,7 +33,7 @@ BOTH = pytest.mark.parametrize(
 def snake(made: Export) -> bytes:
     """The export with the names of protobuf's own fields, as some exporters write them."""
 
-    def renamed(value: Any) -> Any:
+    def renamed(value: object) -> Any:
         if isinstance(value, list):
             return [renamed(inner) for inner in value]
         if not isinstance(value, dict):
@@ -46,7 +46,7 @@ def snake(made: Export) -> bytes:
     return json.dumps(renamed(json.loads(made.json()))).encode()
 
 
-def nest(levels: int, make: Callable[[Any], Any] = lambda inner: [inner]) -> Any:
+def nest(levels: int, make: Callable[[object], object] = lambda inner: [inner]) -> object:
     value: Any = "x"
     for _ in range(levels):
         value = make(value)

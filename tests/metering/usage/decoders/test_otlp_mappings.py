@@ -1,7 +1,6 @@
 """Attributes that a tenant maps to dimensions, in spans, around them and in their process."""
 
 import math
-from typing import Any
 
 import pytest
 
@@ -20,8 +19,8 @@ KEYS = DimensionKeys(
 )
 
 
-def team_of(span: Attributes, **resource: Any) -> str | None:
-    made = Export(**resource)
+def team_of(span: Attributes, **resource: object) -> str | None:
+    made = Export("test", **resource)
     made.add(CHAT | span)
     return made.event(keys=KEYS).team
 

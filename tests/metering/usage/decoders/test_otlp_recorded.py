@@ -128,7 +128,7 @@ def test_both_dialects_and_native_reports_tell_of_the_same_calls() -> None:
     assert all(event.source == "otlp:replay-logfire" for event in events.values())
 
 
-def parsed(field: Any) -> Any:
+def parsed(field: object) -> Any:
     """Langfuse's exports hold JSON, and sometimes Python's way of writing it."""
     if not isinstance(field, str):
         return field or {}

@@ -2,7 +2,6 @@
 
 import json
 import math
-from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +9,7 @@ from hypothesis import strategies as st
 from metering.usage.decoders.samples import SAMPLE_BYTES_MAX, redacted_sample
 
 
-def sample(value: object) -> Any:
+def sample(value: object) -> object:
     return json.loads(redacted_sample(value))
 
 
@@ -58,7 +57,7 @@ def test_bytes_are_read_as_json_where_they_are() -> None:
 
 
 def test_it_is_bounded_in_depth_and_size() -> None:
-    deep: Any = "x"
+    deep: object = "x"
     for _ in range(500):
         deep = {"inner": [deep]}
     assert len(redacted_sample(deep)) < 200
