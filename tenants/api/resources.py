@@ -28,7 +28,8 @@ LIST_AND_CREATE: Final[Actions] = {**LIST, "post": "create"}
 SHOW: Final[Actions] = {"get": "retrieve"}
 REMOVE: Final[Actions] = {"delete": "destroy"}
 SHOW_AND_REMOVE: Final[Actions] = {**SHOW, **REMOVE}
-SHOW_CHANGE_AND_REMOVE: Final[Actions] = {**SHOW_AND_REMOVE, "patch": "partial_update"}
+SHOW_AND_CHANGE: Final[Actions] = {**SHOW, "patch": "partial_update"}
+SHOW_CHANGE_AND_REMOVE: Final[Actions] = {**SHOW_AND_CHANGE, **REMOVE}
 
 
 class Resource(ViewSetMixin, ApiView, Generic[Row]):
