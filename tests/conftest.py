@@ -96,6 +96,8 @@ def _stop_committer(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -
         cursor.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            # The server's own processes, autovacuum for instance, give way by themselves.
+            " AND backend_type = 'client backend'"
         )
 
 
