@@ -102,12 +102,15 @@ def _graduated(charge: UsageCharge, counted: Counted) -> Iterator[Stretch]:
     due. Bounds count from where the included units end.
     """
     before, after = _above(charge, counted.before), _above(charge, counted.after)
+    first = charge.tiers[0]
+    if not after and not (first.flat_amount and counted.is_first):
+        return
     lower = NOTHING
     for tier in charge.tiers:
         upper = after if tier.up_to is None else exact(tier.up_to)
         quantity = max(NOTHING, min(after, upper) - max(before, lower))
         # No usage at all reaches the first tier, but for included units below it.
-        is_always = tier is charge.tiers[0] and not charge.included_units
+        is_always = tier is first and not charge.included_units
         was_reached = not counted.is_first and (is_always or before > lower)
         is_due = (is_always or after > lower) and not was_reached
         flat = exact(tier.flat_amount) if is_due else NOTHING

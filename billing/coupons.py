@@ -10,7 +10,7 @@ from django.db.models import Count, F, Q
 from django.utils import timezone
 
 from billing import totals
-from billing.credits import GRANT_MAX
+from billing.credits import money_problems
 from billing.models import Coupon, CouponUse, Customer, Statement, StatementState
 from common.json_bodies import JsonObject
 from metering.core.validation import Problem, amount_problems, require, require_row
@@ -41,7 +41,8 @@ def _problems(coupon: Coupon) -> Iterator[Problem]:
         yield Problem("percent", "Give a percentage or an amount, and not both.", "required")
     elif coupon.percent is not None and not 0 < coupon.percent <= 100:
         yield Problem("percent", "Give more than 0 and at most 100.")
-    yield from amount_problems(coupon, amount=(1, GRANT_MAX), statements_max=(1, STATEMENTS_MAX))
+    yield from money_problems(coupon, "amount")
+    yield from amount_problems(coupon, statements_max=(1, STATEMENTS_MAX))
     if coupon.ends_at is not None and coupon.ends_at <= coupon.starts_at:
         yield Problem("ends_at", "Must be after the coupon begins.")
 

@@ -5,7 +5,7 @@ usage that has happened but is not on a statement yet, and of calls in flight: t
 the expiry. When such calls end for less than they had reserved, the rest expires, too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -26,15 +26,27 @@ from billing.wallets import (
     committed_in,
     follow_grants,
     held_by_grants,
+    lock_customer,
     still_wallet_of,
     use_of,
 )
+from common.queries import fetch_rows
 from metering.models import BudgetWindow, Reservation, ReservationState
 from tenants.audit import create_audited
+from tenants.scope import tenant_scope
 
 # Grants of one customer that one transaction moves.
 GRANTS_AT_ONCE: Final = 100
 ACTOR: Final = "credit that begins or expires"
+# Customers for whom an expired grant keeps something for a call that has ended.
+_CALLS_ENDED: Final = f"""
+    SELECT g.customer_id FROM credit_cover v JOIN credit_grant g ON g.id = v.grant_id
+    WHERE v.tenant_id = %(tenant)s AND EXISTS (
+        SELECT FROM unnest(v.in_flight) AS f (id) LEFT JOIN reservation r
+            ON r.tenant_id = v.tenant_id AND r.id = f.id
+            AND r.state = {ReservationState.OPEN.value}
+        WHERE r.id IS NULL)
+"""
 # A customer with something to do that no other worker has.
 _CUSTOMER: Final = f"""
     SELECT c.id FROM customer c WHERE c.tenant_id = %(tenant)s AND c.id IN (
@@ -43,13 +55,7 @@ _CUSTOMER: Final = f"""
         UNION
         SELECT customer_id FROM credit_grant WHERE tenant_id = %(tenant)s
             AND state = '{CreditState.SCHEDULED}' AND effective_at <= %(now)s
-        UNION
-        SELECT g.customer_id FROM credit_cover v JOIN credit_grant g ON g.id = v.grant_id
-        WHERE v.tenant_id = %(tenant)s AND EXISTS (
-            SELECT FROM unnest(v.in_flight) AS f (id) LEFT JOIN reservation r
-                ON r.tenant_id = v.tenant_id AND r.id = f.id
-                AND r.state = {ReservationState.OPEN.value}
-            WHERE r.id IS NULL)
+        UNION {_CALLS_ENDED}
     ) ORDER BY c.id LIMIT 1 FOR NO KEY UPDATE OF c SKIP LOCKED
 """
 
@@ -77,6 +83,20 @@ def move_due_credit(*, tenant_id: int, now: datetime | None = None) -> int:
         cursor.execute(_CUSTOMER, {"tenant": tenant_id, "now": now})
         row = cursor.fetchone()
     return 0 if row is None else move_credit_of(row[0], now=now)
+
+
+def settle_ended_calls(*, tenant_id: int, customer_ids: Collection[int]) -> None:
+    """Settle what expired grants keep for calls of these customers that have ended, without waiting
+    for a worker: statements draw what those calls cost. A transaction for each customer, before
+    that of the statements, because calls of the tenant stand still meanwhile.
+    """
+    wanted = {"tenant": tenant_id, "customers": list(customer_ids)}
+    with tenant_scope(tenant_id):
+        rows = fetch_rows(f"{_CALLS_ENDED} AND g.customer_id = ANY(%(customers)s)", wanted)
+    for customer_id in sorted({customer_id for (customer_id,) in rows}):
+        with tenant_scope(tenant_id):
+            lock_customer(customer_id)
+            move_credit_of(customer_id, now=timezone.now())
 
 
 def move_credit_of(customer_id: int, *, now: datetime) -> int:

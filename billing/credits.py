@@ -10,7 +10,9 @@ from django.utils import timezone
 
 from billing.credit_entries import Payment, applied_to, write_entry
 from billing.credit_order import in_order, needed_of, share_out
+from billing.currencies import money_of
 from billing.models import (
+    Coupon,
     CreditCover,
     CreditEntryKind,
     CreditGrant,
@@ -48,12 +50,11 @@ def validate_grant(grant: CreditGrant) -> None:
 
 
 def _problems(grant: CreditGrant) -> Iterator[Problem]:
+    yield from money_problems(grant, "amount", "rollover_max")
     yield from amount_problems(
         grant,
-        amount=(1, GRANT_MAX),
         priority=(0, PRIORITY_MAX),
         rollover_percent=(1, 100),
-        rollover_max=(1, GRANT_MAX),
         rollover_months=(1, ROLLOVER_MONTHS_MAX),
     )
     if grant.expires_at is not None:
@@ -65,6 +66,15 @@ def _problems(grant: CreditGrant) -> Iterator[Problem]:
         yield Problem("rollover_percent", "Only credit that expires is rolled over.")
     if grant.rollover_percent is None and (grant.rollover_max or grant.rollover_months):
         yield Problem("rollover_percent", "Say which share of the unused credit is rolled over.")
+
+
+def money_problems(row: CreditGrant | Coupon, *names: str) -> Iterator[Problem]:
+    """Judge amounts in minor units of a customer's currency, in words of the currency."""
+    for name in names:
+        value: int | None = getattr(row, name)
+        if value is not None and not 0 < value <= GRANT_MAX:
+            most = money_of(GRANT_MAX, row.customer.currency)
+            yield Problem(name, f"Give at most {most}." if value > 0 else "Give more than 0.")
 
 
 @transaction.atomic

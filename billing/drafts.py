@@ -5,7 +5,7 @@ today, less what was charged for them.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -36,6 +36,7 @@ from billing.totals import (
     Totals,
     adjust,
     settle_totals,
+    taken_off,
     to_minor,
 )
 from billing.usage import usage_kept_from
@@ -70,8 +71,8 @@ class Draft:
 
     statement: Statement
     lines: Sequence[DraftLine]
-    # What adjustments move, each under the coupon of its own statement.
-    adjusted: Sequence[Adjusted]
+    # What adjustments move, each under the coupon of its own statement, by the statement's id.
+    adjusted: Mapping[int, Adjusted]
     totals: Totals
     revision: Revision
     # The start of the earliest period whose usage is in it.
@@ -84,6 +85,15 @@ class Draft:
         """How many calls have no cost yet whose cost is charged for."""
         return sum(line.rated.unpriced for line in self.lines if line.rated and not line.adjusts)
 
+    @property
+    def coupon_adjustments(self) -> dict[str, int]:
+        """What the coupons of adjusted statements take off, by the statement's id."""
+        return {
+            str(id_): each.coupon_amount
+            for id_, each in self.adjusted.items()
+            if each.coupon_amount
+        }
+
 
 @dataclass
 class _BilledBefore:
@@ -95,8 +105,6 @@ class _BilledBefore:
         default_factory=lambda: defaultdict(Fraction)
     )
     rows: dict[LineKey, StatementLine] = field(default_factory=dict)
-    # What its own lines charged, if it is void.
-    voided: int = 0
 
     def add(self, row: StatementLine) -> None:
         """Count a line, after those of earlier statements. One of a void statement charges nothing,
@@ -108,8 +116,6 @@ class _BilledBefore:
             if row.amount:
                 last = self.voided_at.get(key, statement.voided_at)
                 self.voided_at[key] = max(last, statement.voided_at)
-            if row.adjusts_id is None:
-                self.voided += row.amount
             return
         before = self.lines.get(key, Billed(Fraction(0), 0))
         assert statement.finalized_at is not None, "only what is not a draft has lines"
@@ -125,8 +131,12 @@ def draft_of(statement: Statement) -> Draft:
     return drafts_of([statement])[statement.id]
 
 
-def drafts_of(statements: Collection[Statement]) -> dict[int, Draft]:
-    """Return what drafts of one tenant have on them now, by id. Within a snapshot."""
+def drafts_of(
+    statements: Collection[Statement], *, own_lines: "OwnLines | None" = None
+) -> dict[int, Draft]:
+    """Return what drafts of one tenant have on them now, by id. Within a snapshot. `own_lines`
+    makes the lines of a draft's own period from their inputs; by default all of them, rated now.
+    """
     if not statements:
         return {}
     (tenant_id,) = {each.tenant_id for each in statements}
@@ -136,27 +146,28 @@ def drafts_of(statements: Collection[Statement]) -> dict[int, Draft]:
     inputs = inputs_of(tenant_id, periods_of([*statements, *earlier]))
     changed = _changed(tenant_id, earlier, inputs) if earlier else set()
     before = _billed_before(tenant_id, changed) if changed else {}
+    coupons_before = _coupons_before(tenant_id, changed) if changed else {}
     payments = payments_of(statements, at=timezone.now())
     drafts: dict[int, Draft] = {}
     for statement in statements:
         currency = statement.customer.currency
         own = inputs[statement.customer_id, period_of(statement)]
-        every_line = _own_lines(own.lines(), currency)
-        moved: list[Adjusted] = []
+        every_line = [*(own_lines or rated_lines)(own, currency)]
+        moved: dict[int, Adjusted] = {}
         for each in adjusted[statement.id]:
             if each in changed:
                 now = inputs[each.customer_id, period_of(each)].lines()
                 further = list(_adjustments(each, before[each.id], now, currency))
-                moved.append(_moved(each, before[each.id], further))
+                moved[each.id] = _moved(each, before[each.id], further, coupons_before[each.id])
                 every_line += further
         drafts[statement.id] = Draft(
             statement,
             every_line,
             moved,
-            totals_of(statement, sum(line.amount for line in every_line), moved, payments),
+            totals_of(statement, every_line, moved.values(), payments),
             revisions.get(statement.customer_id, (0, 0)),
             min(each.period_start for each in (statement, *adjusted[statement.id])),
-            own.digest(),
+            own.digest,
         )
     return drafts
 
@@ -182,12 +193,15 @@ def payments_of(statements: Collection[Statement], *, at: datetime) -> Payments:
 
 
 def totals_of(
-    statement: Statement, subtotal: int, adjusted: Sequence[Adjusted], payments: Payments
+    statement: Statement,
+    lines: Iterable[DraftLine],
+    adjusted: Collection[Adjusted],
+    payments: Payments,
 ) -> Totals:
-    """Return what is due for a subtotal."""
+    """Return what is due for these lines."""
     coupon = payments.discounts.get(statement.id)
     return settle_totals(
-        subtotal,
+        sum(line.amount for line in lines),
         coupon=None if coupon is None else Coupon(coupon.percent, coupon.amount),
         adjusted=adjusted,
         tax_rates=tax_rates_of(statement.customer),
@@ -201,7 +215,12 @@ def tax_rates_of(customer: Customer) -> list[TaxRate]:
     return [TaxRate(rate["name"], Decimal(rate["percent"])) for rate in customer.tax_rates]
 
 
-def _own_lines(lines: Lines, currency: str) -> list[DraftLine]:
+OwnLines = Callable[[Inputs, str], Sequence[DraftLine]]
+
+
+def rated_lines(inputs: Inputs, currency: str) -> Sequence[DraftLine]:
+    """Return the lines of a draft's own period."""
+    lines = inputs.lines()
     amounts = to_minor([line.amount for line in lines.values()], digits_of(currency))
     return [
         DraftLine(
@@ -249,16 +268,18 @@ def _adjustments(
         )
 
 
-def _moved(statement: Statement, before: _BilledBefore, further: Iterable[DraftLine]) -> Adjusted:
-    """Return what adjustments move of a statement, under its coupon. What a void one was charged
-    counts, as it did when it was adjusted.
+def _moved(
+    statement: Statement, before: _BilledBefore, further: Iterable[DraftLine], taken_before: int
+) -> Adjusted:
+    """Return what adjustments move of a statement, under its coupon, which takes off what it would
+    of all that is charged for the statement then: nothing of a void one.
     """
-    minor = sum(line.minor for line in before.lines.values()) + before.voided
-    return Adjusted(
-        minor,
-        minor + sum(line.amount for line in further),
-        coupons.coupon_of(statement.coupon),
-    )
+    amount = sum(line.amount for line in further)
+    charged = 0
+    if statement.state == StatementState.FINAL:
+        charged = sum(line.minor for line in before.lines.values()) + amount
+    coupon_amount = taken_off(charged, coupons.coupon_of(statement.coupon))
+    return Adjusted(amount, coupon_amount - taken_before)
 
 
 def _adjusted_by(tenant_id: int, statements: Collection[Statement]) -> dict[int, list[Statement]]:
@@ -306,7 +327,7 @@ def _changed(
         if each.id in with_adjustments
         or (
             each.state == StatementState.FINAL
-            and each.inputs != inputs[each.customer_id, period_of(each)].digest()
+            and each.inputs != inputs[each.customer_id, period_of(each)].digest
         )
     }
 
@@ -321,6 +342,27 @@ def _billed_before(tenant_id: int, statements: Collection[Statement]) -> dict[in
     for row in rows.order_by("statement__sequence", "position"):
         before[row.adjusts_id or row.statement_id].add(row)
     return before
+
+
+def _coupons_before(tenant_id: int, statements: Collection[Statement]) -> dict[int, int]:
+    """Return what the coupon of each of these statements takes off on final statements."""
+    taken = {
+        each.id: each.coupon_amount - sum(each.coupon_adjustments.values())
+        if each.state == StatementState.FINAL
+        else 0
+        for each in statements
+    }
+    adjusting = Statement.objects.filter(
+        tenant_id=tenant_id,
+        customer_id__in={each.customer_id for each in statements},
+        state=StatementState.FINAL,
+        coupon_adjustments__has_any_keys=[str(id_) for id_ in taken],
+    )
+    for amounts in adjusting.values_list("coupon_adjustments", flat=True):
+        for id_, amount in amounts.items():
+            if int(id_) in taken:
+                taken[int(id_)] += amount
+    return taken
 
 
 def revisions_of(tenant_id: int, customer_ids: Iterable[int]) -> dict[int, Revision]:

@@ -14,6 +14,7 @@ from django.db import connection
 from django.utils import timezone
 
 from billing import coupons, credit_notes, credits
+from billing.credit_expiry import settle_ended_calls
 from billing.drafts import Draft, DraftLine, Payments, payments_of, revisions_of, totals_of
 from billing.line_details import detail_of
 from billing.models import (
@@ -74,6 +75,8 @@ def write_final(drafts: Sequence[Draft], *, actor: str) -> list[Statement]:
     if not drafts:
         return []
     tenant_id = drafts[0].statement.tenant_id
+    customer_ids = [draft.statement.customer_id for draft in drafts]
+    settle_ended_calls(tenant_id=tenant_id, customer_ids=customer_ids)
     with tenant_scope(tenant_id):
         customers = _locked_customers(tenant_id, drafts)
         current = list(_not_overtaken(tenant_id, drafts, customers))
@@ -135,7 +138,7 @@ def _subscriptions_of(draft: Draft) -> set[int]:
 
 def _fill(draft: Draft, payments: Payments, *, at: datetime, actor: str) -> None:
     statement, customer = draft.statement, draft.statement.customer
-    totals = totals_of(statement, draft.totals.subtotal, draft.adjusted, payments)
+    totals = totals_of(statement, draft.lines, draft.adjusted.values(), payments)
     amounts = (totals.subtotal, totals.total, *(line.amount for line in draft.lines))
     if max(map(abs, amounts)) > MINOR_UNITS_MAX:
         raise Conflict("The amounts are too large to be kept. Look at the prices of the plan.")
@@ -144,6 +147,7 @@ def _fill(draft: Draft, payments: Payments, *, at: datetime, actor: str) -> None
     statement.finalized_at, statement.finalized_by = at, actor[:300]
     statement.due_on = local.date() + timedelta(days=customer.payment_terms_days)
     statement.unpriced, statement.inputs = draft.unpriced, draft.inputs
+    statement.coupon_adjustments = draft.coupon_adjustments
     statement.taxes = [
         {"name": tax.name, "percent": f"{tax.percent:f}", "amount": tax.amount}
         for tax in totals.taxes

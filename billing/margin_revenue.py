@@ -13,8 +13,8 @@ from typing import Final, NamedTuple
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from billing.coupons import coupon_of
-from billing.drafts import drafts_of
+from billing.charge_models import NOTHING
+from billing.drafts import DraftLine, drafts_of, rated_lines
 from billing.margin_months import month_begin, next_month, split, spread
 from billing.models import (
     CreditNote,
@@ -26,9 +26,9 @@ from billing.models import (
     Subscription,
 )
 from billing.plans import terms_of
-from billing.statement_lines import LineKey
+from billing.statement_lines import Inputs, LineKey
 from billing.terms import UsageCharge
-from billing.totals import taken_off, taken_off_adjustments
+from common.bounded_memory import BoundedMemory
 from metering.core.periods import EPOCH
 from metering.reporting.question import InvalidQuestion
 
@@ -38,6 +38,10 @@ ZONES_APART: Final = timedelta(hours=14)
 # Drafts are rated when they are read; this number takes some seconds.
 DRAFTS_MAX: Final = 2_000
 LINES_MAX: Final = 200_000
+# Lines of drafts by currency and digest of what they come from, so that a draft without further
+# usage is not rated again. Half of the memory keeps all that an answer needs; a hundred lines are
+# some 25 KB.
+_CHARGED_BEFORE: Final = BoundedMemory[tuple[str, str], Sequence[DraftLine]](2 * DRAFTS_MAX)
 
 
 class Charged(NamedTuple):
@@ -123,12 +127,11 @@ def _final_lines(
         statement, note = of_statement[0].statement, notes[statement_id]
         # What a note gives back of lines is before the coupon, whose part it takes back.
         coupon = statement.coupon_amount - (sum(note.lines.values()) - note.net)
-        subtotal = sum(row.amount for row in of_statement if row.adjusts_id is None)
         amounts = _net(
             [row.amount - note.lines[row.position] for row in of_statement],
             [row.adjusts_id is not None for row in of_statement],
             coupon,
-            statement.coupon_amount - taken_off(subtotal, coupon_of(statement.coupon)),
+            sum(statement.coupon_adjustments.values()),
         )
         for row, amount in zip(of_statement, amounts, strict=True):
             key = LineKey.read(row.subscription_id, row.key)
@@ -152,12 +155,12 @@ def _draft_lines(
         )
     now = timezone.now()
     drafts = [each for each in drafts if each.period_end > month_begin(first, each.timezone)]
-    for draft in drafts_of(drafts).values():
+    for draft in drafts_of(drafts, own_lines=_charged_lines).values():
         amounts = _net(
             [line.amount for line in draft.lines],
             [line.adjusts is not None for line in draft.lines],
             draft.totals.coupon_amount,
-            taken_off_adjustments(draft.adjusted),
+            sum(draft.coupon_adjustments.values()),
         )
         for line, amount in zip(draft.lines, amounts, strict=True):
             if line.starts_at < end:
@@ -165,6 +168,26 @@ def _draft_lines(
                 is_running = line.kind == LineKind.USAGE and line.starts_at < now
                 ends_at = min(line.ends_at, now) if is_running else line.ends_at
                 yield Charged(draft.statement, line.key, line.starts_at, ends_at, amount)
+
+
+def _charged_lines(inputs: Inputs, currency: str) -> Sequence[DraftLine]:
+    """Return the lines of a draft's own period that charge something, or one that says that none
+    does. They are rated only if they come from something else than the last time.
+    """
+    key = (currency, inputs.digest)
+    lines = _CHARGED_BEFORE.get(key)
+    if lines is None:
+        rated = rated_lines(inputs, currency)
+        charged = [line for line in rated if line.amount] or rated[:1]
+        # What explains them is not asked for here, and is most of their size.
+        lines = [line._replace(rated=None, quantity=NOTHING, exact=NOTHING) for line in charged]
+        _CHARGED_BEFORE.keep(key, lines)
+    return lines
+
+
+def forget_drafts() -> None:
+    """Forget what drafts came to."""
+    _CHARGED_BEFORE.forget_all()
 
 
 class _Notes(NamedTuple):

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
 from hashlib import sha256
 from operator import attrgetter
 from typing import Final, NamedTuple
@@ -98,6 +99,7 @@ class Inputs:
             lines |= {LineKey.of(subscription_id, line): line for line in rate(used_parts)}
         return lines
 
+    @cached_property
     def digest(self) -> str:
         """Return what is equal for equal inputs, and takes a tenth of the time that rating does."""
         content = [

@@ -5,7 +5,7 @@ zero.
 """
 
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from typing import Final, NamedTuple, TypeVar
@@ -46,13 +46,12 @@ class Coupon(NamedTuple):
 
 
 class Adjusted(NamedTuple):
-    """What the lines of an earlier statement come to before an adjustment of it and after, and the
-    coupon that it was charged with.
+    """What an adjustment moves of an earlier statement: by how much its lines change, and how much
+    more, or less, its coupon takes off than it has.
     """
 
-    before: int
-    after: int
-    coupon: Coupon | None
+    amount: int
+    coupon_amount: int
 
 
 class Totals(NamedTuple):
@@ -156,7 +155,7 @@ def settle_totals(
     subtotal: int,
     *,
     coupon: Coupon | None = None,
-    adjusted: Sequence[Adjusted] = (),
+    adjusted: Collection[Adjusted] = (),
     tax_rates: Sequence[TaxRate] = (),
     credit_notes: int = 0,
     credit: int = 0,
@@ -166,8 +165,8 @@ def settle_totals(
     The subtotal includes the adjustments, each of which is under the coupon of its own statement. A
     negative total is due to the customer, and uses neither.
     """
-    own = subtotal - sum(each.after - each.before for each in adjusted)
-    coupon_amount = taken_off(own, coupon) + taken_off_adjustments(adjusted)
+    own = subtotal - sum(each.amount for each in adjusted)
+    coupon_amount = taken_off(own, coupon) + sum(each.coupon_amount for each in adjusted)
     taxable = subtotal - coupon_amount
     taxes = tuple(Tax(name, percent, percent_of(taxable, percent)) for name, percent in tax_rates)
     total = taxable + sum(tax.amount for tax in taxes)
@@ -183,14 +182,6 @@ def settle_totals(
         credit_notes_applied=credit_notes_applied,
         credit_applied=credit_applied,
         amount_due=total - credit_notes_applied - credit_applied,
-    )
-
-
-def taken_off_adjustments(adjusted: Iterable[Adjusted]) -> int:
-    """Return how much more, or less, the coupons of adjusted statements take off than they did."""
-    return sum(
-        taken_off(each.after, each.coupon) - taken_off(each.before, each.coupon)
-        for each in adjusted
     )
 
 

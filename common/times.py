@@ -25,8 +25,11 @@ YEAR: Final = f"must lie in the years {_YEARS[0]} to {_YEARS[-1]}"
 
 @cache
 def zone_names() -> frozenset[str]:
-    """Return every time zone, for which Python reads a folder of files."""
-    return frozenset(available_timezones())
+    """Return every time zone, for which Python reads a folder of files. `localtime`, which is also
+    there, is what a machine is set to, and PostgreSQL does not know it; `Factory` is a machine that
+    is not set.
+    """
+    return frozenset(available_timezones() - {"localtime", "Factory"})
 
 
 def parse_timestamp(text: str) -> datetime:

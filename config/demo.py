@@ -1,5 +1,6 @@
 """The demo's tenant: made once in an empty database, loaded over HTTP, and where to look at it."""
 
+import contextlib
 import io
 import json
 import secrets
@@ -10,6 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 
+import requests
 from django.conf import settings
 from django.core.management import call_command
 from django.utils import timezone
@@ -18,7 +20,7 @@ from rich.text import Text
 
 from billing.collection.credentials import configure_collection, set_credentials
 from billing.models import StripeSettings
-from billing.stripe_gateway import FAKE_KEYS
+from billing.stripe_gateway import API_VERSION, FAKE_KEYS
 from config.data_folder import write_private
 from tenants.models import Tenant
 from tenants.scope import platform_scope, tenant_scope
@@ -29,6 +31,7 @@ ACTOR = "the demo"
 ACCESS_FILE = "demo.json"
 # Beside it while the load is not complete; a start that finds it continues loading.
 UNFINISHED_FILE = "demo.unfinished"
+FAKE_ANSWER_SECONDS = 10
 # A client like any other: it knows the service by its address and a key alone.
 REPLAY = ["-m", "demo.replay"]
 
@@ -82,15 +85,28 @@ def collect(access: Access) -> None:
         stored = StripeSettings.objects.filter(tenant=tenant).first()
         if stored is not None and stored.secrets is not None:
             return
-        set_credentials(
-            tenant=tenant,
-            actor=ACTOR,
-            api_key=f"{FAKE_KEYS}{secrets.token_hex(12)}",
-            webhook_secret=f"whsec_{secrets.token_hex(12)}",
-        )
+        api_key = f"{FAKE_KEYS}{secrets.token_hex(12)}"
+        url = f"{access.url}/webhooks/stripe/{tenant.id}"
+        secret = add_webhook_endpoint(url, api_key=api_key)
+        set_credentials(tenant=tenant, actor=ACTOR, api_key=api_key, webhook_secret=secret)
         # They became final while the demo was loaded.
         since = timezone.now() - timedelta(days=1)
         configure_collection(tenant=tenant, actor=ACTOR, collects=True, collects_from=since)
+
+
+def add_webhook_endpoint(url: str, *, api_key: str) -> str:
+    """Have the fake Stripe send webhooks to an address; return the secret that it signs them with.
+    It sends none to other machines. Without webhooks the sweep finds what happens.
+    """
+    made = {}
+    with contextlib.suppress(requests.RequestException):
+        made = requests.post(
+            f"{settings.STRIPE_FAKE_BASE}/v1/webhook_endpoints",
+            data={"url": url, "enabled_events[0]": "*"},
+            headers={"Authorization": f"Bearer {api_key}", "Stripe-Version": API_VERSION},
+            timeout=FAKE_ANSWER_SECONDS,
+        ).json()
+    return str(made.get("secret") or f"whsec_{secrets.token_hex(12)}")
 
 
 def show(access: Access, console: Console) -> None:

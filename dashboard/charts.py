@@ -256,7 +256,8 @@ def over_time(
         | {
             "type": "date",
             "tickformat": _tick_form(starts, interval, over_days="%b %-d"),
-            "nticks": TICKS_MAX,
+            # Between few moments plotly would put ticks that read the same.
+            **({"tickvals": starts} if len(starts) <= TICKS_MAX else {"nticks": TICKS_MAX}),
             # Away from the lowest amount, which stands beside the first moment.
             "ticklabelstandoff": 6,
         },

@@ -154,6 +154,7 @@ NAVIGATION: Final = (
             Tab("prices", "Prices"),
             Tab("alerts", "Alerts"),
             Tab("sources", "Sources"),
+            Tab("attribute_mappings", "Attribute mappings"),
             Tab("billing", "Billing"),
             Tab("workspace", "Workspace"),
             Tab("audit_log", "Audit log"),

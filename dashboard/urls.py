@@ -54,6 +54,7 @@ from dashboard.sessions import one as session
 from dashboard.settings import (
     account,
     alerts,
+    attribute_mappings,
     audit_log,
     billing,
     keys,
@@ -64,6 +65,7 @@ from dashboard.settings import (
     teams,
     workspace,
 )
+from metering.models import Route
 
 app_name = "dashboard"
 
@@ -281,6 +283,15 @@ urlpatterns = [
     ),
     path("settings/sources", sources.page, name="sources"),
     path("settings/sources/attribution", sources.attribution, name="attribution"),
+    path("settings/attribute-mappings", attribute_mappings.page, name="attribute_mappings"),
+    path("settings/attribute-mappings/move", attribute_mappings.move, name="move_mapping"),
+    path("settings/attribute-mappings/remove", attribute_mappings.remove, name="remove_mapping"),
+    path(
+        "settings/attribute-mappings/attribution",
+        sources.attribution,
+        {"route": Route.OTLP},
+        name="traced_attribution",
+    ),
     path("settings/billing", billing.page, name="billing"),
     path("settings/billing/stripe", billing.stripe, name="set_stripe"),
     path(

@@ -100,14 +100,20 @@ def duration_ms(session: AgentSession) -> int:
 
 
 def steps_of(run: Run, *, random: np.random.Generator) -> Iterator[Call]:
-    """Yield a session's model calls, each followed by the tool call that its answer asks for."""
+    """Yield a session's model calls, each followed by the tool call that its answer asks for.
+
+    Its last model call is modelled as that of another agent, which checks the result. A loop has
+    no result.
+    """
     template = template_of(run)
+    asking: Call | None = None
     model = PROGRAMS[run.session.program].model
     times = session_pace(run.session, model=model, random=random)
     step = 0
     for index, call in enumerate(run.session.calls):
         read, written = cached_tokens(run.session.calls, index=index, model=model)
         step += 1
+        giver, is_last = asking, index == len(run.session.calls) - 1
         asking = replace(
             as_step(template, step=step),
             time_ms=run.start_ms + call.offset_ms,
@@ -121,12 +127,15 @@ def steps_of(run: Run, *, random: np.random.Generator) -> Iterator[Call]:
             latency_ms=times.total_ms[index],
             time_to_first_token_ms=times.first_ms[index],
         )
+        if giver is not None and is_last and run.session.label != "loop":
+            asking = handed_over(asking, giver=giver, run=run)
         yield asking
         if call.tool:
             step += 1
             yield replace(
                 as_step(template, step=step),
                 time_ms=asking.time_ms + asking.latency_ms,
+                agent=asking.agent,
                 parent_span=asking.span,
                 tool=call.tool,
                 tool_arguments_hash=once_per_replay(call.tool_arguments_hash, replay=run.replay),
@@ -153,6 +162,13 @@ def template_of(run: Run) -> Call:
         trace=digest(name)[:32],
         latency_ms=0,
     )
+
+
+def handed_over(call: Call, *, giver: Call, run: Run) -> Call:
+    """Return a call as made by the program's next agent, out of another one's answer."""
+    agents = PROGRAMS[run.session.program].agents
+    receiver = agents[(run.number + 1) % len(agents)]
+    return replace(call, agent=receiver, parent_span=giver.span, is_handoff=True)
 
 
 def as_step(template: Call, *, step: int) -> Call:

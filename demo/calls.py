@@ -75,6 +75,8 @@ class Call(msgspec.Struct, kw_only=True, gc=False):
     tool_arguments_hash: str | None = None
     output_hash: str | None = None
     prefix_hash: str | None = None
+    # Whether another agent handed it over, which is modelled.
+    is_handoff: bool = False
 
 
 class Pace(NamedTuple):

@@ -86,6 +86,8 @@ def event_of(call: Call, *, load: str) -> JsonObject:
         "latency_ms": call.latency_ms,
         "tags": {"environment": "production", "dataset": call.dataset, "latency": "modelled"},
     }
+    if call.is_handoff:
+        event["tags"]["handoff"] = "modelled"
     for name in OPTIONAL:
         value = getattr(call, name)
         if value is not None:

@@ -237,6 +237,22 @@ def price(id_: str, now: int, given: Object) -> Object:
     }
 
 
+def webhook_endpoint(id_: str, now: int, given: Object) -> Object:
+    return {
+        "id": id_,
+        "object": "webhook_endpoint",
+        **TEST,
+        "created": now,
+        "api_version": given.get("api_version"),
+        "application": None,
+        "description": "A stand-in: not real money",
+        "enabled_events": given["enabled_events"],
+        "metadata": given.get("metadata", {}),
+        "status": "enabled",
+        "url": given["url"],
+    }
+
+
 def event(id_: str, now: int, *, kind: str, of: Object) -> Object:
     return {
         "id": id_,

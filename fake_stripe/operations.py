@@ -4,8 +4,10 @@ A handler gets the world, the ids of the path and the checked parameters; it ret
 that is answered.
 """
 
+import secrets
 from collections.abc import Iterable
 from typing import Final
+from urllib.parse import urlsplit
 
 from fake_stripe import objects
 from fake_stripe.objects import Object
@@ -14,6 +16,21 @@ from fake_stripe.world import Refused, World
 
 LINES_A_CALL_MAX: Final = 250
 NUMBER_TAKEN: Final = "An invoice with the number {} already exists."
+
+
+@on("POST", "/v1/webhook_endpoints")
+def create_webhook_endpoint(world: World, ids: Ids, given: Object) -> Object:
+    if not is_on_this_machine(given["url"]):
+        raise Refused(400, "A stand-in sends webhooks to this machine alone.")
+    made = objects.webhook_endpoint(world.new_id("we"), world.now, given)
+    # As Stripe does, the secret is said once.
+    made["secret"] = f"whsec_fake{secrets.token_hex(12)}"
+    world.webhook_endpoints[made["id"]] = made
+    return made
+
+
+def is_on_this_machine(url: str) -> bool:
+    return urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
 
 
 @on("POST", "/v1/customers")

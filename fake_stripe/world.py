@@ -36,6 +36,7 @@ class World:
     refunds: dict[str, Object] = field(default_factory=dict)
     disputes: dict[str, Object] = field(default_factory=dict)
     credit_notes: dict[str, Object] = field(default_factory=dict)
+    webhook_endpoints: dict[str, Object] = field(default_factory=dict)
     meters: dict[str, Object] = field(default_factory=dict)
     prices: dict[str, Object] = field(default_factory=dict)
     # By meter, customer and second; the most recent of a window counts where windows overwrite.

@@ -15,6 +15,8 @@ from metering.limits.breakers import BreakerRule, read_breaker_rules
 from metering.limits.rate_limits import RateRule, read_rate_rules
 from metering.limits.routes import RouteTable, read_routes
 from metering.pricing.book import UNPRICED, PriceBook, Rating, load_price_book
+from metering.usage.attribute_mappings import read_attribute_mappings
+from metering.usage.decoders.otlp.dimension_keys import USUAL, DimensionKeys
 from metering.usage.shapes import Tokens
 from tenants.models import Tenant, UnpricedPolicy
 from tenants.remembered import Remembered
@@ -43,6 +45,8 @@ class Configuration(NamedTuple):
     prices: PriceBook
     budgets: BudgetIndex
     trusts_given_costs: bool
+    # Which attributes of telemetry name the dimensions, with the tenant's mappings.
+    dimension_keys: DimensionKeys
     unpriced_policy: str
     # Nano-dollars per million input and output tokens, where the policy is to assume them.
     assumed_rates: tuple[int, int] | None
@@ -106,6 +110,9 @@ def _read(tenant_id: int, known: Configuration | None) -> Configuration:
                 has_raises="limit_increase" in used,
             ),
             trusts_given_costs=tenant.trusts_given_costs,
+            dimension_keys=DimensionKeys(read_attribute_mappings(tenant_id))
+            if "attribute_mappings" in used
+            else USUAL,
             unpriced_policy=tenant.unpriced_policy,
             assumed_rates=_assumed_rates(tenant),
             routes=read_routes(tenant_id) if "model_route" in used else RouteTable(),
@@ -127,7 +134,14 @@ def as_configured(tenant_id: int, work: Callable[[Configuration], T]) -> T:
 
 
 _PRICES: Final = ("tenant_price", "tool_price")
-_OPTIONAL: Final = (*_PRICES, "model_route", "rate_limit", "breaker", "limit_increase")
+_OPTIONAL: Final = (
+    *_PRICES,
+    "model_route",
+    "rate_limit",
+    "breaker",
+    "limit_increase",
+    "attribute_mappings",
+)
 _IN_USE: Final = " UNION ALL ".join(
     f"SELECT '{table}' WHERE EXISTS (SELECT FROM {table} WHERE tenant_id = %(tenant_id)s)"
     for table in _OPTIONAL

@@ -11,6 +11,7 @@ from django.db import connection
 from django.template import Template
 from pytest_django import DjangoDbBlocker
 
+from billing.margin_revenue import forget_drafts
 from metering.intake.committer import PROCESS_COMMITTER
 from metering.limits.estimates import forget_estimates
 from metering.limits.halt_watch import stop_watching
@@ -95,6 +96,8 @@ def _stop_committer(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -
         cursor.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            # The server's own processes, autovacuum for instance, give way by themselves.
+            " AND backend_type = 'client backend'"
         )
 
 
@@ -106,6 +109,7 @@ def _fresh_process_memory() -> Iterator[None]:
     forget_estimates()
     forget_increase_requests()
     forget_pauses()
+    forget_drafts()
     yield
     forget_configurations()
     forget_known_keys()

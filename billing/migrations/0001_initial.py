@@ -748,6 +748,7 @@ class Migration(migrations.Migration):
                     ("subtotal", models.BigIntegerField(default=0)),
                     ("coupon", models.JSONField(null=True)),
                     ("coupon_amount", models.BigIntegerField(default=0)),
+                    ("coupon_adjustments", models.JSONField(default=dict)),
                     ("taxable", models.BigIntegerField(default=0)),
                     ("taxes", models.JSONField(default=list)),
                     ("total", models.BigIntegerField(default=0)),

@@ -86,6 +86,8 @@ class Statement(models.Model):
     # {"name", "percent" | "amount"} of the coupon that was applied, or null.
     coupon = models.JSONField(null=True)
     coupon_amount = models.BigIntegerField(default=0)
+    # The part of it that coupons of the statements it adjusts take off, by the id of each.
+    coupon_adjustments = models.JSONField(default=dict)
     taxable = models.BigIntegerField(default=0)
     # [{"name", "percent", "amount"}], amounts in minor units.
     taxes = models.JSONField(default=list)

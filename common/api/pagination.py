@@ -75,10 +75,13 @@ def page_answer(
     page: Page,
     answers: Callable[[Sequence[Row]], Sequence[object]],
     key: Callable[[Row], Sequence[object]],
+    fitting: Callable[[Sequence[Row]], Sequence[Row]] = lambda rows: rows,
 ) -> JsonObject:
-    """Return the body of a list, from one row more than the page holds where there are more."""
-    shown = rows[: page.limit]
-    has_more = len(rows) > page.limit
+    """Return the body of a list, from one row more than the page holds where there are more.
+    `fitting` is given what the page may hold, and returns the first rows of it, one at the least.
+    """
+    shown = fitting(rows[: page.limit])
+    has_more = len(rows) > len(shown)
     return {
         "data": answers(shown),
         "next_cursor": write_cursor(key(shown[-1])) if has_more else None,
@@ -91,9 +94,10 @@ def paginate(
     answers: Callable[[Sequence[Stored]], Sequence[object]],
     *,
     order: Sequence[str] = ("id",),
+    fitting: Callable[[Sequence[Stored]], Sequence[Stored]] = lambda rows: rows,
 ) -> JsonObject:
     """Return the body of a list of stored rows: by `order`, as of a query set, all rising or all
-    falling, whose last field is unique.
+    falling, whose last field is unique. `fitting` is that of `page_answer`.
     """
     names = [name.removeprefix("-") for name in order]
     fields = [rows.model._meta.get_field(name) for name in names]
@@ -106,6 +110,7 @@ def paginate(
         page=page,
         answers=answers,
         key=lambda row: [getattr(row, name) for name in names],
+        fitting=fitting,
     )
 
 

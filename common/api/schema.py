@@ -7,6 +7,7 @@ from drf_spectacular.extensions import OpenApiAuthenticationExtension, OpenApiSe
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.plumbing import ComponentIdentity, ResolvedComponent
 from drf_spectacular.utils import Direction
+from rest_framework.serializers import ListSerializer
 
 from common.api.pagination import page_of
 from common.api.problems import CONTENT_TYPE, ERRORS_MAX, TITLE_BY_STATUS
@@ -112,8 +113,8 @@ class ContractSchema(AutoSchema):
         return {"create": {201: answer}, "destroy": {204: None}}.get(self._action, {200: answer})
 
     def _is_list_view(self, serializer: object = None) -> bool:
-        """A page is described as an object."""
-        return False
+        """A page is described as an object; what is a list is said to be one."""
+        return isinstance(serializer, ListSerializer)
 
     @property
     def _action(self) -> str:

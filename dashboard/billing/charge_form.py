@@ -316,7 +316,12 @@ class ChargeForm(forms.Form):
             field = (named or row or [""])[0]
         elif problem.field == "tiers":
             field = self.tiers[0][0]
-        self.add_error(field if field in self.fields else None, problem.message)
+        message = problem.message
+        if problem.code == "required" and problem.field in ("tiers", *MEMBERS):
+            # The rule names a member of the API.
+            what = "a tier" if problem.field == "tiers" else f"“{self.fields[field].label}”"
+            message = f"Fill in {what}."
+        self.add_error(field if field in self.fields else None, message)
 
     def _is_filled(self, row: Sequence[str]) -> bool:
         return any(self.cleaned_data.get(name) not in (None, "") for name in row)

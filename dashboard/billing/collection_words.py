@@ -25,6 +25,7 @@ from common.sealing import Unreadable
 
 # Ids that the fake Stripe gives to invoices: they are on no page of Stripe's.
 FAKE_INVOICE: Final = "in_fake"
+PAID_STATE: Final = "Paid"
 INVOICE_ADDRESS: Final = "https://dashboard.stripe.com/{}invoices/{}"
 TONES: Final = {
     AccountState.CURRENT: "ok",
@@ -42,6 +43,11 @@ class Collection(NamedTuple):
     tone: str = "outline"
     link: str = ""
     is_test: bool = False
+
+    @property
+    def is_paid(self) -> bool:
+        """Whether the customer paid, and has nothing back."""
+        return self.state == PAID_STATE
 
 
 class Payments(NamedTuple):
@@ -65,11 +71,17 @@ def is_live_now(settings: StripeSettings | None) -> bool | None:
     return None if credentials is None else credentials.is_live
 
 
+def collections_of(statements: Sequence[Statement]) -> dict[int, Collection]:
+    """Return where the collection of these statements stands, by id, of those with an invoice."""
+    now = timezone.now()
+    invoices = StripeInvoice.objects.filter(statement__in=statements)
+    return {each.statement_id: describe(each, now) for each in invoices}
+
+
 def collection_of(statement: Statement) -> Collection | None:
     """Return where the collection of a statement stands; None of a draft, which has none."""
-    invoice = StripeInvoice.objects.filter(statement=statement).first()
-    if invoice is not None:
-        return describe(invoice, timezone.now())
+    if (known := collections_of([statement]).get(statement.id)) is not None:
+        return known
     if statement.state != StatementState.FINAL:
         return None
     reason = _why_not(statement)
@@ -127,7 +139,7 @@ STATES: Final[Sequence[tuple[Callable[[StripeInvoice, datetime], bool], str, str
         lambda row, _: row.status == PAID and row.amount_refunded > 0,
         *("Refunded", "It was paid, and given back in whole or in part.", "warning"),
     ),
-    (lambda row, _: row.status == PAID, "Paid", "The customer paid it.", "ok"),
+    (lambda row, _: row.status == PAID, PAID_STATE, "The customer paid it.", "ok"),
     (
         lambda row, _: row.status == UNCOLLECTIBLE,
         *("Uncollectible", "It was given up in Stripe.", "critical"),

@@ -16,7 +16,7 @@ from billing.subscriptions import delete_subscription, update_subscription
 from common.errors import Conflict
 from dashboard.access import PageRequest, customers_page, may_bill
 from dashboard.amounts import money, percent
-from dashboard.billing.collection_words import payments_of
+from dashboard.billing.collection_words import Collection, collections_of, payments_of
 from dashboard.billing.credits import credit_of
 from dashboard.billing.figures import CustomerFigures, figures_by_month
 from dashboard.billing.months import Month, month_of
@@ -41,6 +41,7 @@ class StatementRow(NamedTuple):
 
     row: Statement
     view: StatementView | None
+    collection: Collection | None
 
     @property
     def days(self) -> str:
@@ -108,7 +109,8 @@ def _statements(customer: Customer) -> list[StatementRow]:
     rated = {row.id for row in drafts}
     read = [row for row in rows if row.state != StatementState.DRAFT or row.id in rated]
     views = {view.statement.id: view for view in views_of(read)}
-    return [StatementRow(row, views.get(row.id)) for row in rows]
+    collections = collections_of(rows)
+    return [StatementRow(row, views.get(row.id), collections.get(row.id)) for row in rows]
 
 
 def _state_of(subscription: Subscription, now: datetime) -> str:

@@ -247,8 +247,8 @@ class ChangePlanForm(forms.Form):
             help_text=f"Plans in {customer.currency}.",
         )
         self.fields["starts_at"].help_text = (
-            f"Time in {request.tenant.timezone}. The plan before ends there; both parts of a "
-            "period are on one statement if their periods are the same."
+            "The plan before ends there; both parts of a period are on one statement if their "
+            "periods are the same."
         )
         self.order_fields(["plan", "starts_at"])
 

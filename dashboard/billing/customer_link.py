@@ -19,6 +19,7 @@ from billing.settings import billing_settings
 from billing.statement_files import file_response
 from billing.statement_views import views_of
 from dashboard.access import PageRequest, may_bill
+from dashboard.billing.collection_words import collections_of
 from dashboard.buttons import button_of
 from tenants.admin_site import actor_of
 from tenants.audit import audited_change
@@ -79,8 +80,10 @@ def page(request: HttpRequest, customer: Customer, token: str) -> HttpResponse:
         .order_by("-period_start", "-id")[:STATEMENTS_SHOWN]
     )
     drafts = [row for row in rows if row.state == StatementState.DRAFT]
+    collections = collections_of(rows)
     context: dict[str, Any] = {
         "customer": customer,
+        "paid": {id_ for id_, collection in collections.items() if collection.is_paid},
         "seller": parties_of(customer, billing_settings(customer.tenant_id))["seller"],
         "current": views_of(drafts[:1])[0] if drafts else None,
         "statements": views_of([row for row in rows if row.state == StatementState.FINAL]),

@@ -180,8 +180,8 @@ class VersionForm(TermsForm):
         self._plan = plan
         super().__init__(data, terms=terms, initial={"starts_at": starts_at})
         self.fields["starts_at"].help_text = (
-            f"Time in {plan.tenant.timezone}. Every event is priced under the version in force at "
-            "its time; charges of one name count on."
+            "Every event is priced under the version in force at its time; charges of one name "
+            "count on."
         )
 
     @property

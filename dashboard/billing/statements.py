@@ -16,9 +16,8 @@ from billing.models import Statement, StatementState
 from billing.statement_files import day_range, file_response, printed_context
 from billing.statement_views import StatementView, views_of
 from billing.statements import finalize, void
-from common.formats import format_share
 from dashboard.access import PageRequest, customers_page, may_bill
-from dashboard.billing.collection_words import collection_of, left_of
+from dashboard.billing.collection_words import Collection, collection_of, collections_of, left_of
 from dashboard.billing.customer_link import link_of
 from dashboard.billing.month_end import months_due
 from dashboard.buttons import button_of
@@ -59,13 +58,14 @@ def page(request: PageRequest) -> HttpResponse:
     rows = _rows(request, chosen)
     first = (chosen.page - 1) * ROWS
     shown = list(rows.select_related("customer")[first : first + ROWS])
+    collections = collections_of(shown)
     of_tenant = Statement.objects.filter(tenant=request.tenant)
     states = Counter(dict(of_tenant.values_list("state").annotate(Count("id"))))
     counted = states[chosen.state] if chosen.state else states.total()
     number = rows.count() if chosen.needle else counted
     context = frame(request, chosen.bar, page="statements") | {
         "headline": headline_of(states),
-        "rows": views_of(shown),
+        "rows": [(view, collections.get(view.statement.id)) for view in views_of(shown)],
         "states": [
             Choice(chosen.query(state=state), words, states[state], chosen.state == state)
             for state, words in (("", "All"), *StatementState.choices)
@@ -113,27 +113,26 @@ def headline_of(states: Counter[str]) -> str:
     drafts_words = f"{drafts:,} draft{'s' * (drafts != 1)}"
     if not final:
         return f"{drafts_words}, none final yet"
-    share = format_share(final / (drafts + final))
-    return f"{drafts_words} and {final:,} final: {share} of statements are settled"
+    return f"{drafts_words} and {final:,} final statement{'s' * (final != 1)}"
 
 
 @customers_page
 def statement(request: PageRequest, statement_id: int) -> HttpResponse:
     """One statement, each of its amounts with the calls behind it."""
     row = find_statement(request, statement_id)
-    view = views_of([row])[0]
+    view, collection = views_of([row])[0], collection_of(row)
     bar = filter_bar_of(request)
     context = (
         frame(request, bar, page="statements")
         | printed_context(view)
         | {
-            "headline": sentence_of(view),
+            "headline": sentence_of(view, collection),
             "view": view,
             "is_over": bar.now >= row.period_end,
             "may_bill": may_bill(request),
             "notes": row.credit_notes.order_by("-id")[:NOTES_SHOWN],
             "left": left_of(row),
-            "collection": collection_of(row),
+            "collection": collection,
             "customer_link": link_of(request, row.customer) if may_bill(request) else "",
             "replaced_by": _replaced_by(row),
         }
@@ -153,7 +152,7 @@ def find_statement(request: PageRequest, statement_id: int) -> Statement:
     return row
 
 
-def sentence_of(view: StatementView) -> str:
+def sentence_of(view: StatementView, collection: Collection | None = None) -> str:
     """What a statement says, in a sentence."""
     row, due = view.statement, view.totals.amount_due
     who = shortened(row.customer.name)
@@ -164,7 +163,10 @@ def sentence_of(view: StatementView) -> str:
     so_far = " so far" if row.state == StatementState.DRAFT else ""
     if due < 0:
         return f"You owe {who} {amount}{so_far} for {period}"
-    return f"{who} owes {amount}{so_far} for {period}"
+    if due == 0:
+        return f"{who} owes nothing{so_far} for {period}"
+    verb = "paid" if collection is not None and collection.is_paid else "owes"
+    return f"{who} {verb} {amount}{so_far} for {period}"
 
 
 def _replaced_by(row: Statement) -> Iterable[Statement]:

@@ -42,7 +42,9 @@ NAMED: Final[Mapping[str, tuple[type[Model], str]]] = {
 # Where an entry of a row that is gone, or new, has its name.
 NAME_FIELDS: Final = ("name", "email", "model", "tool", "reason")
 # One of a kind: its number says nothing.
-SINGLE: Final = frozenset({"tenant", "alertsettings", "reconciliationsettings", "stripesettings"})
+SINGLE: Final = frozenset(
+    {"alertsettings", "attributemappings", "reconciliationsettings", "stripesettings", "tenant"}
+)
 
 
 # Of what a person who may see some teams alone sees the changes: access, prices and where alerts
@@ -51,6 +53,7 @@ OF_NO_TEAM: Final = frozenset(
     {
         "alertsettings",
         "apikey",
+        "attributemappings",
         "channel",
         "invitation",
         "membership",

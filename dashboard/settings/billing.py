@@ -41,7 +41,7 @@ class BillingForm(forms.Form):
         label="Before the numbers of credit notes", max_length=20, required=False
     )
     finalize_after_days = forms.IntegerField(
-        label="Finalize by itself",
+        label="Finalize automatically",
         required=False,
         min_value=0,
         max_value=FINALIZE_AFTER_DAYS_MAX,

@@ -56,6 +56,7 @@ ACTIONS: Final = {
 NOUNS: Final = {
     "alertsettings": "alert settings",
     "apikey": "API key",
+    "attributemappings": "attribute mappings",
     "backgroundjob": "job",
     "billingsettings": "billing settings",
     "creditgrant": "credit",

@@ -37,7 +37,6 @@ class PriceForm(forms.Form):
         now = timezone.now().replace(second=0, microsecond=0)
         super().__init__(sent_data(request), initial={"effective_from": now, **initial})
         self.request = request
-        self.fields["effective_from"].help_text = f"Time in {request.tenant.timezone}."
 
     def clean(self) -> dict[str, Any]:
         data: dict[str, Any] = super().clean() or self.cleaned_data

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 
 from django.core.exceptions import PermissionDenied
@@ -201,13 +201,16 @@ def page(request: PageRequest) -> HttpResponse:
 
 @require_safe
 @cached_page
-def attribution(request: PageRequest) -> HttpResponse:
-    """Whose are the calls that each source reports? A fragment that is read after the page."""
+def attribution(request: PageRequest, route: Route | None = None) -> HttpResponse:
+    """Whose are the calls that each source reports, by a route or any? A fragment that is read
+    after the page.
+    """
     bar = filter_bar_of(request)
     if bar.teams is not None:
         raise PermissionDenied
     span = bar.range
-    context: dict[str, Any] = {"names": NAMES}
+    by = f" from {ROUTE_WORDS[route]}" if route is not None else ""
+    context: dict[str, object] = {"names": NAMES, "by": by, "period": bar.period_words}
     if span.starts_at < span.until:
         asked = question(request.tenant.id, bar, span, group_by=None, interval="none")
         try:
@@ -215,19 +218,18 @@ def attribution(request: PageRequest) -> HttpResponse:
         except InvalidQuestion as refusal:
             context["refusal"] = refusal.detail
         else:
+            shares = [share for share in shares if route in (None, share.route)]
             context["rows"] = [
                 (NAMES_OF.get(share.source, share.source), ROUTE_WORDS.get(share.route, ""), share)
                 for share in shares
             ]
-            context["finding"] = attribution_words(shares)
+            context["finding"] = attribution_words(shares, by)
     return render(request, "dashboard/settings/attribution.html", context)
 
 
-def attribution_words(shares: Sequence[Attribution]) -> str:
+def attribution_words(shares: Sequence[Attribution], by: str) -> str:
     """The finding: what most calls lack that some carry."""
     calls = sum(share.calls for share in shares)
-    if not calls:
-        return "No calls in this period"
     sums = [sum(share.carrying[at] for share in shares) for at in range(len(NAMES))]
     lacking = [
         f"{percent(calls - carrying, calls)} have no {name}"
@@ -235,8 +237,8 @@ def attribution_words(shares: Sequence[Attribution]) -> str:
         if carrying < calls
     ]
     if not lacking:
-        return f"Every call has a {', '.join(NAMES[:-1])} and {NAMES[-1]}"
-    return f"Of {count(calls)} calls, {', '.join(lacking)}"
+        return f"Every call{by} has a {', '.join(NAMES[:-1])} and {NAMES[-1]}"
+    return f"Of {count(calls)} calls{by}, {', '.join(lacking)}"
 
 
 def headline_of(lines: Sequence[SourceLine], problems: Sequence[Problem]) -> str:

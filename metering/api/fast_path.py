@@ -179,8 +179,11 @@ def handle_traces(request: HotRequest) -> Steps:
         if kind not in (JSON, PROTOBUF):
             raise UnsupportedMediaType(f"Send {PROTOBUF} or {JSON}; this is {kind or 'nothing'!r}.")
         read = protobuf.read_protobuf if kind == PROTOBUF else json_mapping.read_json
-        trusts = known_configuration(holder.tenant_id).trusts_given_costs
-        export = otlp.read_export(read(body), trusts_given_costs=trusts)
+        configuration = known_configuration(holder.tenant_id)
+        keys = configuration.dimension_keys
+        export = otlp.read_export(
+            read(body, keys.mapped), trusts_given_costs=configuration.trusts_given_costs, keys=keys
+        )
         foreign = None
         if not export.spans and not export.rejected:
             foreign = (protobuf if kind == PROTOBUF else json_mapping).foreign_export(body)

@@ -21,6 +21,7 @@ from metering.api import (
     usage,
 )
 from metering.api.annotations import AnnotationRemoval, Annotations
+from metering.api.attribute_mappings import AttributeMappingsView
 from metering.api.breakers import Breakers
 from metering.api.budgets import Budgets
 from metering.api.jobs import Jobs
@@ -36,6 +37,7 @@ from tenants.api.resources import (
     LIST_AND_CREATE,
     REMOVE,
     SHOW,
+    SHOW_AND_CHANGE,
     SHOW_AND_REMOVE,
     SHOW_CHANGE_AND_REMOVE,
 )
@@ -96,8 +98,10 @@ urlpatterns = [
     path("keys", Keys.as_view(LIST_AND_CREATE)),
     path("keys/<int:key_id>", Keys.as_view(REMOVE)),
     path("teams", Teams.as_view(LIST_AND_CREATE)),
+    path("teams/<int:team_id>", Teams.as_view(SHOW_AND_CHANGE)),
     path("settings", settings.SettingsView.as_view()),
     path("audit-log", AuditLog.as_view(LIST)),
+    path("attribute-mappings", AttributeMappingsView.as_view()),
     path("sources", sources.SourcesView.as_view()),
     path("savings", savings.SavingsView.as_view()),
     path("what-if", savings.WhatIfView.as_view()),

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from django.db import transaction
 from django.utils import timezone
@@ -11,6 +10,7 @@ from django.utils import timezone
 from common.errors import Conflict
 from common.json_bodies import JsonObject
 from common.money import USD_NANOS_MAX
+from common.times import zone_names
 from common.values import COUNT_MAX
 from metering.budgets.reading import read_budget_index
 from metering.budgets.rules import BudgetRule, LevelRule
@@ -93,9 +93,7 @@ def _problems(budget: Budget) -> Iterator[Problem]:
 
 
 def _time_problems(budget: Budget) -> Iterator[Problem]:
-    try:
-        ZoneInfo(budget.timezone)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
+    if budget.timezone not in zone_names():
         yield Problem("timezone", "There is no such time zone.", "unknown_timezone")
     if budget.anchor_at is not None and (budget.anchor_at.second or budget.anchor_at.microsecond):
         yield Problem("anchor_at", "Periods begin at whole minutes.")

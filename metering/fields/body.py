@@ -9,7 +9,7 @@ from django.db import models
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from common.api.fields import Spoken, StrictSerializer, unknown_members
+from common.api.fields import Bodies, Spoken, StrictSerializer, unknown_members
 from common.expectations import must_be_object
 from common.json_bodies import JsonObject
 from metering.core.dimensions import (
@@ -84,7 +84,7 @@ class RowBody(StrictSerializer):
 
 
 @contextmanager
-def errors_at_members(body: StrictSerializer) -> Iterator[None]:
+def errors_at_members(body: Bodies | StrictSerializer) -> Iterator[None]:
     """Show the domain's errors of fields at the members of the body that they come from."""
     try:
         yield

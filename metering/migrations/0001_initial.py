@@ -1292,6 +1292,28 @@ class Migration(migrations.Migration):
                 },
             ),
             migrations.CreateModel(
+                name="AttributeMappings",
+                fields=[
+                    (
+                        "id",
+                        models.BigAutoField(
+                            auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                        ),
+                    ),
+                    ("mappings", models.JSONField(blank=True, default=list)),
+                    (
+                        "tenant",
+                        models.OneToOneField(
+                            on_delete=models.deletion.CASCADE, to="tenants.tenant"
+                        ),
+                    ),
+                ],
+                options={
+                    "verbose_name_plural": "attribute mappings",
+                    "db_table": "attribute_mappings",
+                },
+            ),
+            migrations.CreateModel(
                 name="ModelRoute",
                 fields=[
                     (

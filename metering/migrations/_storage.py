@@ -195,6 +195,7 @@ STORAGE = [
         "decision",
         "halt",
         "model_route",
+        "attribute_mappings",
         "rate_limit",
         "rate_counter",
         "breaker",

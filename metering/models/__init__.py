@@ -1,6 +1,7 @@
 """Rows of metering: configuration (prices, budgets) and facts (usage, ledger, roll-ups)."""
 
 from metering.models.annotations import Annotation, UnitCount
+from metering.models.attribute_mappings import AttributeMappings
 from metering.models.background_jobs import UNFINISHED, BackgroundJob, JobKind, JobState
 from metering.models.budgets import (
     Action,

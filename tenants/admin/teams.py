@@ -1,6 +1,6 @@
 """Admin pages of teams."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from django.contrib.admin import display, register
@@ -12,7 +12,7 @@ from tenants.admin_forms import FilledForm, RowFormSet
 from tenants.admin_site import TenantInline, TenantModelAdmin, actor_of, site, tenant_of
 from tenants.members import change_team_members
 from tenants.models import Team, TeamMember, Tenant, User
-from tenants.people import create_team
+from tenants.people import create_team, rename_team
 from tenants.roles import ROLES_THAT_GRANT
 
 
@@ -87,41 +87,38 @@ class TeamAdmin(TenantModelAdmin):
         rows: QuerySet[Team] = super().get_queryset(request)
         return rows.prefetch_related("members__user")
 
-    def get_readonly_fields(self, request: HttpRequest, obj: Team | None = None) -> tuple[str, ...]:
-        # Renamed on the team's own page, which says what keeps the old name.
-        return () if obj is None else ("name",)
-
     def get_form(
         self, request: HttpRequest, obj: Team | None = None, change: bool = False, **kwargs: Any
     ) -> Any:
         form = super().get_form(request, obj, change, **kwargs)
         if "name" in form.base_fields:
-            form.base_fields[
-                "name"
-            ].help_text = (
-                "Events carry this name in their field “team”. It is changed on the team's page."
+            form.base_fields["name"].help_text = (
+                "Events carry this name in their field “team”."
+                if obj is None
+                else f"Calls until now, and budgets, rules and API keys that name “{obj.name}”, "
+                "keep that name: update them and whatever sends events."
             )
             form.clean_name = _unused_team_name(tenant_of(request))
         return form
 
     def write(self, request: HttpRequest, filled: FilledForm) -> Team:
-        team: Team = (
-            filled.row
+        actor, name = actor_of(request), filled.data["name"]
+        team = (
+            rename_team(team=filled.row, name=name, actor=actor)
             if filled.is_change
-            else create_team(
-                tenant=tenant_of(request), name=filled.data["name"], actor=actor_of(request)
-            )
+            else create_team(tenant=tenant_of(request), name=name, actor=actor)
         )
         leads = _leads_by_user(filled.formsets)
         if filled.is_change or leads:
-            change_team_members(team=team, leads_by_user=leads, actor=actor_of(request))
+            change_team_members(team=team, leads_by_user=leads, actor=actor)
         return team
 
 
-def _unused_team_name(tenant: Tenant) -> Any:
+def _unused_team_name(tenant: Tenant) -> Callable[..., str]:
     def clean_name(form: Any) -> str:
         name: str = form.cleaned_data["name"]
-        if Team.objects.filter(tenant=tenant, name=name).exists():
+        others = Team.objects.filter(tenant=tenant, name=name).exclude(id=form.instance.id)
+        if others.exists():
             raise ValidationError("There is already a team with this name.")
         return name
 

@@ -28,7 +28,8 @@ LIST_AND_CREATE: Final[Actions] = {**LIST, "post": "create"}
 SHOW: Final[Actions] = {"get": "retrieve"}
 REMOVE: Final[Actions] = {"delete": "destroy"}
 SHOW_AND_REMOVE: Final[Actions] = {**SHOW, **REMOVE}
-SHOW_CHANGE_AND_REMOVE: Final[Actions] = {**SHOW_AND_REMOVE, "patch": "partial_update"}
+SHOW_AND_CHANGE: Final[Actions] = {**SHOW, "patch": "partial_update"}
+SHOW_CHANGE_AND_REMOVE: Final[Actions] = {**SHOW_AND_CHANGE, **REMOVE}
 
 
 class Resource(ViewSetMixin, ApiView, Generic[Row]):
@@ -64,6 +65,10 @@ class Resource(ViewSetMixin, ApiView, Generic[Row]):
     def listed_rows(self) -> QuerySet[Row]:
         """Return the rows that a list has, by its query parameters."""
         return self.rows()
+
+    def fitting(self, rows: Sequence[Row]) -> Sequence[Row]:
+        """Return the first of the rows that a page asks for, where all of them are too many."""
+        return rows
 
     def answers(self, rows: Sequence[Row]) -> Sequence[object]:
         """Return rows as they are answered."""
@@ -105,7 +110,10 @@ class Resource(ViewSetMixin, ApiView, Generic[Row]):
         return row
 
     def list(self, request: Request, **path: object) -> HttpResponse:
-        return Response(paginate(request, self.listed_rows(), self.answers, order=self.order))
+        rows = self.listed_rows()
+        return Response(
+            paginate(request, rows, self.answers, order=self.order, fitting=self.fitting)
+        )
 
     @idempotent
     def create(self, request: Request, **path: object) -> Response:

@@ -94,3 +94,32 @@ def test_a_void_takes_back_exactly_what_it_had_given(billed: Billed) -> None:
     # $3.00 were given back of what is charged no more.
     assert _sums(billed.view(THIRD)) == (400, 100, 300)
     assert _sums(billed.view(FIRST)) == (600, 150, 450)
+
+
+@pytest.mark.parametrize(
+    ("coupon", "taken_off"), [({"percent": Decimal(33)}, 5_00), ({"amount": 8_00}, 8_00)]
+)
+def test_a_void_adjustment_leaves_coupons_at_what_they_take_off_of_the_whole(
+    account: Account, coupon: dict[str, Decimal | int], taken_off: int
+) -> None:
+    first, second, third, fourth = (month_start(back) for back in (3, 2, 1, 0))
+    billed = Billed.on(account, {**PER_REQUEST, "unit_amount": "1.01"}, since=first)
+    with account.scope():
+        create_coupon(
+            tenant=account.tenant,
+            actor="tests",
+            customer=billed.customer,
+            name="Welcome",
+            starts_at=first,
+            ends_at=second,
+            **coupon,
+        )
+    statements = []
+    for month in (first, second, third):
+        # Each adds to the first month, so the later ones adjust it.
+        billed.use(5, at=first + HOUR)
+        statements.append(billed.finalize(month))
+    void(account.tenant.id, statements[1].statement.id, actor="tests")
+    views = [statements[0], statements[2], billed.view(second), billed.view(fourth)]
+    assert sum(view.totals.subtotal for view in views) == 15_15
+    assert sum(view.totals.coupon_amount for view in views) == taken_off

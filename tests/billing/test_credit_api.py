@@ -115,6 +115,24 @@ def test_a_wrong_grant_is_refused_at_the_member(api: Caller, body: Any, pointer:
     assert api.get("/v1/credits").body["data"] == []
 
 
+def test_an_amount_that_is_too_large_is_refused_in_money(api: Caller, account: Account) -> None:
+    make_customer(account, "yen", currency="JPY")
+    for customer, amount, most in (
+        ("acme", "1000000000.01", "$1,000,000,000.00"),
+        ("yen", "100000000001", "¥100,000,000,000"),
+    ):
+        of = {"customer": customer, "amount": amount}
+        for address, body in (
+            ("/v1/credits", {"kind": "paid"}),
+            ("/v1/coupons", {"name": "Large"}),
+        ):
+            refused = api.post(address, {**of, **body})
+            assert (refused.status, refused.body["detail"]) == (
+                400,
+                f"/amount: Give at most {most}.",
+            )
+
+
 def test_amounts_have_the_digits_of_the_currency(api: Caller, account: Account) -> None:
     make_customer(account, key="tokyo", currency="JPY")
     yen = {**CREDIT, "customer": "tokyo"}

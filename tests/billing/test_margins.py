@@ -1,6 +1,7 @@
 """Margins: exact, and their parts add up to what was charged and what usage cost."""
 
 from datetime import UTC, date, datetime, timedelta
+from unittest.mock import Mock
 
 import pytest
 
@@ -8,6 +9,7 @@ from billing.credit_notes import LineAmount, create_credit_note
 from billing.margin_months import month_begin, next_month, split, spread
 from billing.margins import Margins, read_margins
 from billing.models import Statement, StatementLine
+from billing.rating import rate
 from metering.reporting.question import UsageQuestion
 from metering.reporting.usage import total_usage
 from metering.rollups import roll_up
@@ -233,3 +235,20 @@ def test_usage_of_a_customer_without_a_plan_has_no_plan(account: Account) -> Non
     scene = Billed(account, make_customer(account))
     scene.use(1, at=LAST_MONTH + timedelta(days=5), cost_usd="1")
     assert rows(margins(account, "plan")) == [("", 0, 100)]
+
+
+def test_a_draft_is_rated_again_only_after_further_usage(
+    billed: Billed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rated = Mock(wraps=rate)
+    monkeypatch.setattr("billing.statement_lines.rate", rated)
+    before = rows(margins(billed.account, "customer"))
+    calls = rated.call_count
+    assert calls
+    assert rows(margins(billed.account, "feature")) != before
+    assert rows(margins(billed.account, "customer")) == before
+    assert rated.call_count == calls
+    billed.use(1, at=LAST_MONTH + timedelta(days=6), cost_usd="0.25", feature="chat")
+    after = {key: revenue for key, revenue, _ in rows(margins(billed.account, "customer"))}
+    assert after == {**{key: revenue for key, revenue, _ in before}, "acme": 500}
+    assert rated.call_count == calls + 1

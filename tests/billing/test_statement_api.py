@@ -1,14 +1,17 @@
 """Customers, subscriptions and statements over HTTP, and the files of statements."""
 
 from datetime import timedelta
+from unittest.mock import patch
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from psycopg.errors import SerializationFailure
 
 from billing.models import Customer, Statement
 from billing.statement_periods import remove_drafts
+from common.json_bodies import JsonObject
 from tests.billing.scene import (
     PER_REQUEST,
     Billed,
@@ -86,6 +89,27 @@ def test_a_list_takes_as_many_queries_for_many_as_for_one(account: Account) -> N
         assert (one[0], many) == (1, (most, one[1]))
 
 
+def test_a_page_ends_before_one_draft_too_many_and_the_next_goes_on(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("billing.api.statements.DRAFTS_A_PAGE", 2)
+    billed = Billed.on(account, PER_REQUEST, since=month_start(4))
+    billed.finalize(month_start(3))
+    api = caller(account)
+    pages: list[list[tuple[object, object]]] = []
+    cursor: object = None
+    while cursor is not None or not pages:
+        further = {} if cursor is None else {"cursor": cursor}
+        body = api.get("/v1/statements", limit=500, **further).body
+        pages.append([(each["id"], each["state"]) for each in body["data"]])
+        cursor = body["next_cursor"]
+    assert [[state for _, state in page] for page in pages] == [
+        ["draft", "draft"],
+        ["draft", "final", "draft"],
+    ]
+    assert len({row for page in pages for row, _ in page}) == 5
+
+
 def test_who_asks_for_a_customer_sees_the_period_that_has_just_begun(account: Account) -> None:
     billed = Billed.on(account, PER_REQUEST, since=FIRST)
     with account.scope():
@@ -144,3 +168,33 @@ def _files(client: Client, account: Account, statement_id: int) -> list[bytes]:
     ]
     assert [answer.status_code for answer in answers] == [200, 200]
     return [answer.content for answer in answers]
+
+
+def test_who_asks_while_a_period_is_being_opened_gets_an_answer(account: Account) -> None:
+    billed = Billed.on(account, PER_REQUEST, since=FIRST)
+    with account.scope():
+        Customer.objects.filter(id=billed.customer.id).update(next_draft_at=FIRST)
+    opened: list[Customer] = []
+
+    def opened_by_someone_else(customer: Customer) -> None:
+        opened.append(customer)
+        raise OperationalError from SerializationFailure()
+
+    with patch("billing.api.statements.open_drafts", opened_by_someone_else):
+        assert caller(account).get("/v1/statements", customer="acme").status == 200
+    assert opened == [billed.customer]
+
+
+def test_a_zone_that_is_no_place_is_refused_everywhere(account: Account) -> None:
+    api = caller(account)
+    for zone in ("localtime", "Factory"):
+        fee = {"name": "Fee", "kind": "flat", "amount": "1"}
+        bodies: dict[str, JsonObject] = {
+            "/v1/plans": {"name": "P", "charges": [fee]},
+            "/v1/customers": {"key": "zoned", "name": "Zoned"},
+            "/v1/budgets": {"name": "B", "period": "day", "limit": {"cost_usd": "1"}},
+        }
+        for address, body in bodies.items():
+            refused = api.post(address, {**body, "timezone": zone})
+            assert (refused.status, "zone" in str(refused.body)) == (400, True)
+        assert api.get("/v1/usage", timezone=zone).status == 400

@@ -7,7 +7,10 @@ from billing.models import (
     CreditCover,
     CreditEntry,
     Customer,
+    Statement,
 )
+from billing.statement_periods import open_drafts
+from billing.statements import finalize
 from billing.tasks import move_credit
 from common.errors import Conflict
 from tests.billing.credit_scene import (
@@ -18,7 +21,7 @@ from tests.billing.credit_scene import (
     make_wallet,
 )
 from tests.billing.scene import make_customer
-from tests.billing.wallet_scene import ask, expire, limit, settle
+from tests.billing.wallet_scene import COST_PLUS_20, ask, expire, limit, settle, subscribe
 from tests.factories import Account
 from tests.metering.api.caller import caller
 
@@ -113,3 +116,28 @@ def test_a_promise_is_not_taken_back(account: Account, acme: Customer) -> None:
         void_credit(grant, actor="tests", reason="refund")
     assert balances(account, acme) == [500]
     assert limit(account, wallet) == 5000
+
+
+def test_a_statement_draws_what_an_expired_grant_kept_for_a_call_that_has_just_ended(
+    account: Account, acme: Customer
+) -> None:
+    api = caller(account)
+    subscribe(account, acme, COST_PLUS_20)
+    grant = make_grant(account, acme, 1200)
+    make_wallet(account, acme)
+    first, second = ask(api, "5"), ask(api, "1")
+    expire(account, grant)
+    # 6 at cost plus 20% are reserved.
+    assert balances(account, acme) == [720]
+    settle(api, first, "3")
+    with account.scope():
+        open_drafts(acme)
+        draft = Statement.objects.filter(customer=acme).latest("period_start")
+    # No worker has looked since.
+    final = finalize(account.tenant.id, draft.id, actor="tests")
+    assert (final.total, final.credit_applied, final.amount_due) == (360, 360, 0)
+    # What the other call keeps.
+    assert balances(account, acme) == [120]
+    assert api.post(f"/v1/reservations/{second.body['id']}/release").status == 200
+    move_credit()
+    assert balances(account, acme) == [0]

@@ -16,6 +16,7 @@ from metering.ledger import counting
 from metering.models import Budget, Crossing, TenantPrice, ToolPrice
 from tenants.keys import find_key_holder
 from tenants.models import ApiKey, AuditEntry, Membership, Team, TeamMember, Tenant
+from tenants.people import create_team
 from tenants.roles import Role
 from tests.cases import each_case
 from tests.dashboard.conftest import make_member, sign_in
@@ -536,6 +537,24 @@ def test_teams_have_members_of_the_tenant_alone(
     assert "There is already a team with this name." in errors_of(
         owner.post("/admin/tenants/team/add/", repeated)
     )
+
+
+def test_a_team_is_renamed_by_the_rule_of_its_page(account: Account, owner: Client) -> None:
+    with account.scope():
+        team = create_team(tenant=account.tenant, name="growth", actor="tests")
+        other = create_team(tenant=account.tenant, name="other", actor="tests")
+    path = f"/admin/tenants/team/{team.id}/change/"
+    assert "that name “growth”, keep that name" in owner.get(path).content.decode()
+    assert owner.post(path, {**saved_form(owner, path), "name": "growth-eu"}).status_code == 302
+    path = f"/admin/tenants/team/{other.id}/change/"
+    kept = saved_form(owner, path)
+    taken = owner.post(path, {**kept, "name": "growth-eu"})
+    assert "There is already a team with this name." in errors_of(taken)
+    former = owner.post(path, {**kept, "name": "growth"}, follow=True).content.decode()
+    assert "There is already a team named &#x27;growth&#x27;." in former
+    with account.scope():
+        names = {team.name: team.former_names for team in Team.objects.all()}
+    assert names == {"growth-eu": ["growth"], "other": []}
 
 
 def test_settings_are_the_tenants_own(account: Account, stranger: Account, owner: Client) -> None:

@@ -187,6 +187,24 @@ def test_steps_of_a_session_form_one_tree_in_order(events: list[Event]) -> None:
     assert sum(event["usage"]["cache_read_input_tokens"] > 0 for event in steps[2::2]) > 20
 
 
+def test_a_session_that_ends_is_handed_to_another_agent_once(events: list[Event]) -> None:
+    agents = {
+        (event["trace"], event["span"]): event["agent"] for event in events if "span" in event
+    }
+    handed = Counter(
+        event["session"]
+        for event in events
+        if "model" in event
+        and "parent_span" in event
+        and agents[event["trace"], event["parent_span"]] != event["agent"]
+    )
+    tagged = {event["session"] for event in events if "handoff" in event["tags"]}
+    assert handed
+    assert handed == dict.fromkeys(tagged, 1)
+    loops = {session.session[:8] for session in agent_sessions() if session.label == "loop"}
+    assert not {session[:8] for session in handed} & loops
+
+
 def test_a_call_without_recorded_input_is_sent_without_an_input_count(
     events: list[Event],
 ) -> None:

@@ -6,15 +6,18 @@ from typing import Any
 import pytest
 import requests
 from pytest_django import Settings
+from pytest_django.live_server_helper import LiveServer
 
 from billing.collection.credentials import configure_collection, credentials_of, set_credentials
-from billing.models import StripeInvoice, StripeSettings
+from billing.models import StripeEvent, StripeInvoice, StripeSettings
 from billing.stripe_gateway import API_VERSION, FAKE_KEYS
 from config.demo import Access, collect
 from fake_stripe import server as server_module
+from fake_stripe.operations import create_customer, create_invoice, create_webhook_endpoint
 from fake_stripe.server import StripeServer
 from fake_stripe.store import read_world, write_world
-from fake_stripe.world import World
+from fake_stripe.webhooks import deliver
+from fake_stripe.world import Refused, World
 from tests.billing.stripe.scene import SECRET, Scene
 from tests.factories import Account
 
@@ -76,6 +79,34 @@ def test_the_demo_collects_with_it_once(account: Account, settings: Settings) ->
     collect(access)
     with account.scope():
         assert not StripeSettings.objects.get().collects
+
+
+def test_the_demo_hears_what_happens_by_signed_webhooks(
+    account: Account, server: StripeServer, settings: Settings, live_server: LiveServer
+) -> None:
+    settings.STRIPE_FAKE_BASE = server.url
+    collect(Access(live_server.url, "k", "e", "p", account.tenant.name))
+    world = server.world
+    customer = create_customer(world, {}, {})
+    invoice = create_invoice(world, {}, {"customer": customer["id"]})
+    world.note("invoice.paid", invoice)
+    (endpoint,) = world.webhook_endpoints.values()
+    away = {**endpoint, "url": FAKE}
+    forged = {**endpoint, "secret": "whsec_other"}
+    deliver(world.events, to=[away, forged], at=world.now)
+    with account.scope():
+        assert not StripeEvent.objects.exists()
+    deliver(world.events, to=[endpoint], at=world.now)
+    with account.scope():
+        assert StripeEvent.objects.get().stripe_invoice == invoice["id"]
+
+
+def test_webhooks_leave_this_machine_never(server: StripeServer) -> None:
+    with pytest.raises(Refused, match="this machine alone"):
+        create_webhook_endpoint(
+            server.world, {}, {"url": "https://example.com/", "enabled_events": ["*"]}
+        )
+    assert not server.world.webhook_endpoints
 
 
 def test_what_there_is_outlives_a_restart(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """How Stripe's collection stands, on the pages of statements and customers."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,7 +11,7 @@ from pytest_django import Settings
 from billing.collection.credentials import configure_collection, set_credentials
 from billing.models import AccountState, Customer, InvoiceStep, StripeInvoice
 from dashboard.billing.collection_words import describe
-from tests.billing.credit_scene import charge
+from tests.billing.credit_scene import charge, void
 from tests.billing.scene import make_customer
 from tests.dashboard.billing.reading import words
 from tests.dashboard.test_enforcement_pages import page
@@ -128,3 +129,28 @@ def test_a_customer_who_is_overdue_is_called_so(
     assert "disputed" not in told
     settings.STRIPE_API_KEY = None
     assert "overdue" not in words(page(owner, f"/customers/{acme.id}"))
+
+
+def test_a_statement_that_was_paid_is_called_so_and_a_void_one_owes_nothing(
+    account: Account, owner: Client, acme: Customer
+) -> None:
+    paid, voided, free = (charge(account, acme, amount) for amount in (500, 300, 0))
+    with account.scope():
+        StripeInvoice.objects.create(
+            tenant=account.tenant,
+            statement=paid,
+            account=acme.stripe_accounts.create(tenant=account.tenant, is_live=False),
+            is_live=False,
+            step=InvoiceStep.DONE,
+            status="paid",
+        )
+    void(account, voided)
+    assert "Acme paid $5.00 for" in words(page(owner, f"/statements/{paid.id}"))
+    assert "Acme owes nothing for" in words(page(owner, f"/statements/{free.id}"))
+    link = re.search(r"/bill/[^<\s]+", page(owner, f"/statements/{paid.id}"))
+    assert link is not None
+    assert "$5.00 paid" in words(page(Client(), link[0]))
+    for address in ("/statements", f"/customers/{acme.id}"):
+        listed = words(page(owner, address))
+        assert "final paid $5.00" in listed
+        assert "void $3.00 void" in listed

@@ -245,3 +245,10 @@ def test_no_page_of_billing_is_for_members_of_a_team(account: Account) -> None:
         *(f"/statements/{final.id}.csv", "/customers/figures", "/plans/figures"),
     ):
         assert client.get(path).status_code == 403, path
+
+
+def test_a_form_says_once_in_which_zone_its_times_are(
+    shop: dict[str, Customer], owner: Client
+) -> None:
+    told = words(page(owner, f"/customers/{shop['borealis'].id}/plan"))
+    assert told.count("Time in UTC.") == 1

@@ -90,6 +90,16 @@ def test_every_fault_stands_at_its_field(account: Account, owner: Client) -> Non
         assert not Plan.objects.exists()
 
 
+def test_what_is_not_filled_in_is_called_as_the_form_does(owner: Client) -> None:
+    def previewed(**fields: str) -> str:
+        return words(owner.post("/plans/preview", {**HEAD, **fields}).content.decode())
+
+    without_amount = {**PER_UNIT, "charges-0-unit_amount": ""}
+    assert "Requests: Fill in “Amount”." in previewed(**without_amount)
+    without_tiers = {"charges-0-name": "Tokens", "charges-0-model": "volume"}
+    assert "Tokens: Fill in a tier." in previewed(**without_tiers)
+
+
 def test_buttons_add_and_remove_charges_and_save_nothing(account: Account, owner: Client) -> None:
     added = owner.post("/plans/new", {**HEAD, **PER_UNIT, "act": "add"}).content.decode()
     assert 'name="charges" value="0,1"' in added

@@ -15,8 +15,10 @@ from alerts.models import AlertSettings, Channel, MaintenanceWindow
 from alerts.settings import create_maintenance_window
 from common.errors import Conflict
 from dashboard.settings.changes import changes_of, label_of, value_of
+from metering.configuration.attribute_mappings import set_attribute_mappings
 from metering.configuration.prices import Validity, add_price, add_tool_price
 from metering.models import TenantPrice, ToolPrice, UsageEvent
+from metering.usage.decoders.otlp.dimension_keys import AttributeMapping
 from tenants.keys import create_api_key, find_key_holder
 from tenants.models import ApiKey, AuditEntry, Team, Tenant
 from tenants.people import create_team
@@ -34,6 +36,7 @@ PAGES = (
     "/settings/prices?q=sonnet",
     "/settings/alerts",
     "/settings/sources",
+    "/settings/attribute-mappings",
     "/settings/workspace",
     "/settings/audit-log",
     "/settings/audit-log.csv",
@@ -406,6 +409,9 @@ GRANTED: tuple[tuple[str, dict[str, object]], ...] = (
     ("/settings/keys/new", {"name": "x", "scopes": ["read"]}),
     ("/settings/keys/{key}/revoke", {}),
     ("/settings/workspace", {"timezone": "UTC", "unpriced_policy": "allow"}),
+    ("/settings/attribute-mappings", {"attribute": "team.id", "dimension": "team"}),
+    ("/settings/attribute-mappings/remove", {"attribute": "secret-name"}),
+    ("/settings/attribute-mappings/move", {"attribute": "secret-name", "before": "before-it"}),
 )
 MANAGED: tuple[tuple[str, dict[str, Any]], ...] = (
     ("/settings/prices/new", price_form()),
@@ -425,6 +431,11 @@ MANAGED: tuple[tuple[str, dict[str, Any]], ...] = (
 def rows_of(account: Account) -> dict[str, int]:
     with account.scope():
         key, _ = create_api_key(tenant=account.tenant, name="secret-name", actor="tests")
+        set_attribute_mappings(
+            tenant=account.tenant,
+            actor="tests",
+            mappings=[AttributeMapping(name, "team") for name in ("before-it", "secret-name")],
+        )
     return {
         "key": key.id,
         "price": make_price(account, model="secret-name").id,

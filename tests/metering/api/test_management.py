@@ -429,6 +429,33 @@ def test_teams_are_added_once(api: Caller) -> None:
     assert api.post("/v1/teams", {"name": " "}).status == 400
 
 
+def test_a_team_is_renamed_and_its_former_names_stay_its_own(
+    stranger: Account, api: Caller
+) -> None:
+    team = api.post("/v1/teams", {"name": "growth"}).body
+    other = api.post("/v1/teams", {"name": "other"}).body
+    path = f"/v1/teams/{team['id']}"
+    renamed = api.patch(path, {"name": "growth-eu"})
+    assert (renamed.status, renamed.body) == (
+        200,
+        {**team, "name": "growth-eu", "former_names": ["growth"]},
+    )
+    assert api.patch(path, {}).body == api.get(path).body == renamed.body
+    for taken in ("growth", "growth-eu"):
+        refused = api.patch(f"/v1/teams/{other['id']}", {"name": taken})
+        assert (refused.status, refused.pointers) == (409, {"/name"})
+    assert api.patch(path, {"name": ""}).status == 400
+    assert api.patch(path, {"former_names": []}).pointers == {"/former_names"}
+    reader = Caller(api.post("/v1/keys", {"name": "k", "scopes": ["read"]}).body["key"])
+    assert (reader.get(path).status, reader.patch(path, {"name": "x"}).status) == (200, 403)
+    theirs = caller(stranger)
+    assert (theirs.get(path).status, theirs.patch(path, {"name": "x"}).status) == (404, 404)
+    assert api.get("/v1/teams").body["data"] == [renamed.body, other]
+    assert [
+        entry["changes"] for entry in api.get("/v1/audit-log", action="update").body["data"]
+    ] == [{"name": ["growth", "growth-eu"], "former_names": [[], ["growth"]]}]
+
+
 def test_settings_change_and_take_effect(account: Account, api: Caller) -> None:
     before = api.get("/v1/settings").body
     assert before["unpriced_policy"] == "refuse"

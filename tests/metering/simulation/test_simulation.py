@@ -26,6 +26,7 @@ from metering.simulation.budget_replay import BudgetReplay
 from metering.simulation.calls import Call, Earlier
 from metering.simulation.outcome import LevelOutcome
 from metering.snapshot import Configuration
+from metering.usage.decoders.otlp.dimension_keys import USUAL
 from tests.factories import NANOS
 
 NOON = datetime(2026, 11, 18, 12, tzinfo=UTC)  # a Wednesday
@@ -79,6 +80,7 @@ def configured(*, unpriced_policy: str = "allow") -> Configuration:
         prices=PriceBook(catalogue=Catalogue([])),
         budgets=BudgetIndex(tenant_id=1, version=1, rules=[]),
         trusts_given_costs=True,
+        dimension_keys=USUAL,
         unpriced_policy=unpriced_policy,
         assumed_rates=None,
         routes=RouteTable(),

@@ -9,7 +9,7 @@ import base64
 import binascii
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from typing import Final
 
@@ -148,10 +148,11 @@ _decode_ids = msgspec.json.Decoder(_Ids).decode
 _decode_value = msgspec.json.Decoder(object).decode
 
 
-def read_json(body: bytes) -> list[Span | EventRejected]:
+def read_json(body: bytes, mapped: Collection[str] = ()) -> list[Span | EventRejected]:
     """All spans, and why one cannot be read. A request of another signal holds none.
 
-    Spans that speak of no model, tool or agent are without their attributes.
+    Spans that speak of no model, tool or agent, and have none of the mapped attributes, are without
+    their attributes.
 
     Raises MalformedBody for what is not JSON of this form, TooManyEvents beyond the limit.
     """
@@ -165,7 +166,7 @@ def read_json(body: bytes) -> list[Span | EventRejected]:
         raise TooManyEvents(count, what="spans")
     if not count:
         require_utf8(body)
-    return [*rejected, *(span for group in groups for span in _spans(group))]
+    return [*rejected, *(span for group in groups for span in _spans(group, mapped))]
 
 
 def foreign_export(body: bytes) -> Foreign | None:
@@ -203,7 +204,7 @@ def _request(body: bytes) -> _Request:
         raise MalformedBody("malformed_json", f"The body is not JSON: {error}.") from error
 
 
-def _spans(group: _ResourceSpans) -> Iterator[Span | EventRejected]:
+def _spans(group: _ResourceSpans, mapped: Collection[str]) -> Iterator[Span | EventRejected]:
     resource = _resource(group.resource)
     for scope in group.all_scopes:
         if scope is None:
@@ -211,14 +212,16 @@ def _spans(group: _ResourceSpans) -> Iterator[Span | EventRejected]:
             continue
         scope_name = (scope.scope.name if scope.scope else None) or ""
         for raw in scope.spans or []:
-            yield _read(bytes(raw), scope_name, resource)
+            yield _read(bytes(raw), scope_name, resource, mapped)
 
 
-def _read(raw: bytes, scope: str, resource: Attributes) -> Span | EventRejected:
+def _read(
+    raw: bytes, scope: str, resource: Attributes, mapped: Collection[str]
+) -> Span | EventRejected:
     try:
         require_utf8(raw)
         message = _span_message(raw)
-        is_told = is_of_interest(pair.key for pair in message.attributes or [])
+        is_told = is_of_interest((pair.key for pair in message.attributes or []), mapped)
         status = message.status or _Status()
         return Span(
             trace=_id(message.trace_id or message.snake_trace_id, TRACE_LENGTH),

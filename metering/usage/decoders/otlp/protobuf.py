@@ -5,7 +5,7 @@ rejected alone, and no more than one is in memory as a message. An attribute tha
 the protobuf library reads (100 levels) is left out.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Final, TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -54,10 +54,11 @@ class _Group:
         self.spans = spans
 
 
-def read_protobuf(body: bytes) -> list[Span | EventRejected]:
+def read_protobuf(body: bytes, mapped: Collection[str] = ()) -> list[Span | EventRejected]:
     """All spans, and why one cannot be read. A request of another signal holds none.
 
-    Spans that speak of no model, tool or agent are without their attributes.
+    Spans that speak of no model, tool or agent, and have none of the mapped attributes, are without
+    their attributes.
 
     Raises MalformedBody for what is not protobuf of this form, TooManyEvents beyond the limit.
     """
@@ -68,7 +69,7 @@ def read_protobuf(body: bytes) -> list[Span | EventRejected]:
         raise MalformedBody("malformed_protobuf", detail) from error
     if _signal_of(groups) is not None:
         return []
-    return [_read(raw, group) for group in groups for raw in group.spans]
+    return [_read(raw, group, mapped) for group in groups for raw in group.spans]
 
 
 def foreign_export(body: bytes) -> Foreign | None:
@@ -147,7 +148,7 @@ def _signal_of(groups: list[_Group]) -> Signal | None:
     return "metrics" if is_metric else None
 
 
-def _read(raw: memoryview, group: _Group) -> Span | EventRejected:
+def _read(raw: memoryview, group: _Group, mapped: Collection[str]) -> Span | EventRejected:
     try:
         message = _parse(SpanMessage, raw, _IN_A_SPAN)
     except (ValueError, DecodeError):
@@ -158,7 +159,7 @@ def _read(raw: memoryview, group: _Group) -> Span | EventRejected:
             source=source_of(group.resource),
             sample=redacted_sample({"scope": group.scope, "span": bytes(raw)}),
         )
-    is_told = is_of_interest(pair.key for pair in message.attributes)
+    is_told = is_of_interest((pair.key for pair in message.attributes), mapped)
     return Span(
         trace=message.trace_id.hex(),
         span=message.span_id.hex(),

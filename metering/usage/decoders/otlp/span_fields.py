@@ -10,6 +10,7 @@ import msgspec
 from common.values import COUNT_MAX
 from metering.usage.decoders.assembly import count, digest, identity, milliseconds, name, usd
 from metering.usage.decoders.otlp.dialects import CALL, DIMENSION_NAMES, Kind
+from metering.usage.decoders.otlp.dimension_keys import OWN, USUAL, DimensionKeys, named_by
 from metering.usage.decoders.otlp.quoted import Answer, answer_of, decode_text
 from metering.usage.decoders.otlp.span_kinds import kind_of
 from metering.usage.decoders.otlp.spans import STATUS_ERROR, Attributes, Span, first
@@ -17,13 +18,10 @@ from metering.usage.decoders.otlp.token_counts import count_tokens
 from metering.usage.decoders.provider_names import canonical_provider
 from metering.usage.decoders.samples import redacted_sample
 
-DIMENSIONS: Final = ("team", "customer", "agent", "user", "feature", "session", "task")
-
-_OWN: Final = "spendgate."
 _METADATA: Final = "metadata"
 _TAGS: Final = (
-    f"{_OWN}tags.",
-    *(f"{prefix}{_OWN}tags." for prefix in DIMENSION_NAMES.prefixes),
+    f"{OWN}tags.",
+    *(f"{prefix}{OWN}tags." for prefix in DIMENSION_NAMES.prefixes),
     "traceloop.association.properties.",
     "ai.telemetry.metadata.",
 )
@@ -34,23 +32,10 @@ _QUERY_SOURCE: Final = ("query_source", "query_source_safe")
 _AGENT_TAGS: Final = ("agent_id", "parent_agent_id")
 
 
-def _spellings(dimension: str) -> tuple[str, ...]:
-    words = (
-        dimension,
-        f"{dimension}_id",
-        f"{dimension}Id",
-        *DIMENSION_NAMES.words.get(dimension, ()),
-    )
-    own = tuple(f"{prefix}{_OWN}{dimension}" for prefix in DIMENSION_NAMES.prefixes)
-    free = tuple(f"{prefix}{word}" for prefix in DIMENSION_NAMES.prefixes for word in words)
-    return (f"{_OWN}{dimension}", *own, *free, *DIMENSION_NAMES.usual.get(dimension, ()))
-
-
-_SPELLINGS: Final = {dimension: _spellings(dimension) for dimension in DIMENSIONS}
-_DIMENSION_KEYS: Final = frozenset(key for keys in _SPELLINGS.values() for key in keys)
+_DIMENSION_KEYS: Final = frozenset(key for keys in USUAL.of_spans.values() for key in keys)
 _RESERVATION: Final = (
-    f"{_OWN}reservation",
-    *(f"{prefix}{_OWN}reservation" for prefix in DIMENSION_NAMES.prefixes),
+    f"{OWN}reservation",
+    *(f"{prefix}{OWN}reservation" for prefix in DIMENSION_NAMES.prefixes),
 )
 
 _VERTEX_PREFIX: Final = "projects/"
@@ -101,14 +86,10 @@ def _request_id(attributes: Mapping[str, object]) -> str | None:
     return identity(given)
 
 
-def dimensions_of(attributes: Attributes, kind: Kind) -> dict[str, str]:
+def dimensions_of(attributes: Attributes, kind: Kind, keys: DimensionKeys) -> dict[str, str]:
     """Return the dimensions that the span itself names."""
     attributes = _with_metadata(attributes)
-    dimensions = {
-        dimension: value
-        for dimension, keys in _SPELLINGS.items()
-        if (value := name(first(attributes, keys))) is not None
-    }
+    dimensions = named_by(attributes, keys.of_spans)
     if dimensions.get("session", "").startswith(_RESPONSE_PREFIX):
         del dimensions["session"]
     if "session" not in dimensions and (session := _codex_conversation(attributes)):
@@ -159,16 +140,6 @@ def _codex_conversation(attributes: Attributes) -> str | None:
         return None
     thread = attributes.get("thread.id")
     return name(thread) if isinstance(thread, str) and not thread.isdigit() else None
-
-
-def dimensions_of_resource(resource: Mapping[str, object]) -> dict[str, str]:
-    """Return what a process says of all its calls, by resource attributes."""
-    keys = ((dimension, f"{_OWN}{dimension}") for dimension in DIMENSIONS)
-    return {
-        dimension: value
-        for dimension, key in keys
-        if (value := name(resource.get(key))) is not None
-    }
 
 
 def pairs_of(span: Span) -> dict[str, object]:

@@ -4,7 +4,7 @@ Every dialect says it in words of its own. A span of an agent, a chain or a work
 its children used, so it is never a call; its name and session still tell whose calls those are.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from metering.usage.decoders.otlp.dialects import CALL, KINDS, Kind
@@ -16,9 +16,14 @@ _CODEX_CALL: Final = "handle_responses"
 _CODEX_MODULE: Final = "codex_core"
 
 
-def is_of_interest(keys: Iterable[str]) -> bool:
-    """Return whether a span with these attributes can be a call or tell of the calls below it."""
-    return any(key.startswith(KINDS.of_interest) or key in KINDS.also_of_interest for key in keys)
+def is_of_interest(keys: Iterable[str], mapped: Collection[str] = ()) -> bool:
+    """Return whether a span with these attributes can be a call or tell of the calls below it, as
+    those do that a tenant has mapped to dimensions.
+    """
+    return any(
+        key.startswith(KINDS.of_interest) or key in KINDS.also_of_interest or key in mapped
+        for key in keys
+    )
 
 
 def has_usage(attributes: Mapping[str, object]) -> bool:

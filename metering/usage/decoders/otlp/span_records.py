@@ -11,10 +11,10 @@ from common.json_bodies import JsonObject
 from metering.usage.decoders.assembly import digest, tags
 from metering.usage.decoders.native import PassedOver, TagValue
 from metering.usage.decoders.otlp.dialects import Kind
+from metering.usage.decoders.otlp.dimension_keys import USUAL, DimensionKeys, named_by
 from metering.usage.decoders.otlp.span_fields import (
     call_fields,
     dimensions_of,
-    dimensions_of_resource,
     given_cost,
     models_of,
     outcome_fields,
@@ -83,12 +83,14 @@ class Export(msgspec.Struct):
     passed_over: list[PassedOver]
 
 
-def read_export(items: Sequence[Span | EventRejected], *, trusts_given_costs: bool) -> Export:
+def read_export(
+    items: Sequence[Span | EventRejected], *, trusts_given_costs: bool, keys: DimensionKeys = USUAL
+) -> Export:
     """Return what each span of an export tells by itself."""
     export = Export([], [], [])
     passed: dict[str, int] = {}
     for item in items:
-        record = item if isinstance(item, EventRejected) else _read(item, trusts_given_costs)
+        record = item if isinstance(item, EventRejected) else _read(item, trusts_given_costs, keys)
         if isinstance(record, EventRejected):
             export.rejected.append(record)
             continue
@@ -101,7 +103,7 @@ def read_export(items: Sequence[Span | EventRejected], *, trusts_given_costs: bo
     return export
 
 
-def _read(span: Span, trusts_given_costs: bool) -> SpanRecord | EventRejected:
+def _read(span: Span, trusts_given_costs: bool, keys: DimensionKeys) -> SpanRecord | EventRejected:
     if not is_id(span.trace, TRACE_LENGTH) or not is_id(span.span, SPAN_LENGTH):
         detail = "A span's ids are not 16 and 8 bytes that are not all zero."
         return EventRejected(
@@ -122,8 +124,8 @@ def _read(span: Span, trusts_given_costs: bool) -> SpanRecord | EventRejected:
         process=digest(repr(sorted(span.resource.items(), key=str)))[:32],
         started_us=(span.started_nanos or span.ended_nanos) // 1000,
         ended_us=max(span.ended_nanos, span.started_nanos) // 1000,
-        dims=_dimensions(span, kind),
-        process_dims=_storable(dimensions_of_resource(span.resource)),
+        dims=_dimensions(span, kind, keys),
+        process_dims=_storable(named_by(span.resource, keys.of_processes)),
     )
     try:
         _add_fields(record, span, trusts_given_costs)
@@ -132,11 +134,11 @@ def _read(span: Span, trusts_given_costs: bool) -> SpanRecord | EventRejected:
     return record
 
 
-def _dimensions(span: Span, kind: Kind) -> dict[str, str]:
+def _dimensions(span: Span, kind: Kind, keys: DimensionKeys) -> dict[str, str]:
     """Return what the span itself names. A call with a name that cannot be stored is rejected
     alone; that of a span around calls loses nothing but itself.
     """
-    dims = dimensions_of(span.attributes, kind) if span.attributes else {}
+    dims = dimensions_of(span.attributes, kind, keys) if span.attributes else {}
     return dims if kind in MODEL_KINDS or kind == "tool" else _storable(dims)
 
 

@@ -12,6 +12,7 @@ from common.errors import EventRejected
 from common.json_bodies import JsonObject
 from metering.usage.decoders.native import Decoded, EventBody
 from metering.usage.decoders.otlp import calls_of_spans, read_export
+from metering.usage.decoders.otlp.dimension_keys import USUAL, DimensionKeys
 from metering.usage.decoders.otlp.json_mapping import read_json
 from metering.usage.decoders.otlp.protobuf import read_protobuf
 from metering.usage.decoders.otlp.spans import Span as ReadSpan
@@ -22,18 +23,24 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 Attributes = JsonObject
 
 
-def decode_otlp_protobuf(body: bytes, *, trusts_given_costs: bool) -> list[Decoded]:
+def decode_otlp_protobuf(
+    body: bytes, *, trusts_given_costs: bool, keys: DimensionKeys = USUAL
+) -> list[Decoded]:
     """Return the events of an export that is whole by itself (`application/x-protobuf`)."""
-    return _events(read_protobuf(body), trusts_given_costs)
+    return _events(read_protobuf(body, keys.mapped), trusts_given_costs, keys)
 
 
-def decode_otlp_json(body: bytes, *, trusts_given_costs: bool) -> list[Decoded]:
+def decode_otlp_json(
+    body: bytes, *, trusts_given_costs: bool, keys: DimensionKeys = USUAL
+) -> list[Decoded]:
     """Return the events of an export that is whole by itself (`application/json`)."""
-    return _events(read_json(body), trusts_given_costs)
+    return _events(read_json(body, keys.mapped), trusts_given_costs, keys)
 
 
-def _events(items: list[ReadSpan | EventRejected], trusts_given_costs: bool) -> list[Decoded]:
-    export = read_export(items, trusts_given_costs=trusts_given_costs)
+def _events(
+    items: list[ReadSpan | EventRejected], trusts_given_costs: bool, keys: DimensionKeys
+) -> list[Decoded]:
+    export = read_export(items, trusts_given_costs=trusts_given_costs, keys=keys)
     return [*export.rejected, *(call.body for call in calls_of_spans(export.spans))]
 
 
@@ -81,22 +88,28 @@ class Export:
                     span[key] = base64.b64decode(span[key]).hex()
         return json.dumps(document).encode()
 
-    def decoded(self, *, trusts_given_costs: bool = False) -> list[Decoded]:
+    def decoded(
+        self, *, trusts_given_costs: bool = False, keys: DimensionKeys = USUAL
+    ) -> list[Decoded]:
         """What the protobuf decodes to; both forms of JSON must decode to the same."""
-        items = decode_otlp_protobuf(self.protobuf(), trusts_given_costs=trusts_given_costs)
+        items = decode_otlp_protobuf(
+            self.protobuf(), trusts_given_costs=trusts_given_costs, keys=keys
+        )
         for body in (self.json(), self.json(is_hex=False)):
-            again = decode_otlp_json(body, trusts_given_costs=trusts_given_costs)
+            again = decode_otlp_json(body, trusts_given_costs=trusts_given_costs, keys=keys)
             assert [shown(item) for item in again] == [shown(item) for item in items]
         return items
 
-    def events(self, *, trusts_given_costs: bool = False) -> list[EventBody]:
-        items = self.decoded(trusts_given_costs=trusts_given_costs)
+    def events(
+        self, *, trusts_given_costs: bool = False, keys: DimensionKeys = USUAL
+    ) -> list[EventBody]:
+        items = self.decoded(trusts_given_costs=trusts_given_costs, keys=keys)
         events = [item for item in items if isinstance(item, EventBody)]
         assert len(events) == len(items), [shown(item) for item in items]
         return events
 
-    def event(self, *, trusts_given_costs: bool = False) -> EventBody:
-        (event,) = self.events(trusts_given_costs=trusts_given_costs)
+    def event(self, *, trusts_given_costs: bool = False, keys: DimensionKeys = USUAL) -> EventBody:
+        (event,) = self.events(trusts_given_costs=trusts_given_costs, keys=keys)
         return event
 
     def rejection(self, *, trusts_given_costs: bool = False) -> EventRejected:

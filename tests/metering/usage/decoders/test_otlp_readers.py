@@ -6,6 +6,7 @@ import pytest
 
 from common.json_bodies import JsonObject
 from metering.usage.decoders.otlp.dialects import Kind
+from metering.usage.decoders.otlp.dimension_keys import USUAL
 from metering.usage.decoders.otlp.span_fields import (
     call_fields,
     dimensions_of,
@@ -45,7 +46,7 @@ def span(attributes: Attributes, *, scope: str = "test", name: str = "span") -> 
 
 
 def dimensions(attributes: Attributes, kind: Kind = "llm") -> dict[str, str]:
-    return dimensions_of(attributes, kind)
+    return dimensions_of(attributes, kind, USUAL)
 
 
 def counted(attributes: Attributes, provider: str | None = "anthropic") -> Counted:
