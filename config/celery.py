@@ -28,7 +28,7 @@ from config.queues import DEFAULT_QUEUE, HARD_LIMIT_SECONDS, LimitsByQueue, rout
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
 
-# A process keeps its connection for so many tasks: making one takes longer than most tasks do.
+# A process replaces its connection after this many tasks; making one takes longer than most do.
 TASKS_PER_CONNECTION = 1_000
 # By so much the clocks of two machines may differ.
 CLOCKS_APART_SECONDS = 60.0
@@ -176,5 +176,5 @@ application.autodiscover_tasks(["billing"], related_name="tasks_reconciliation")
 work_metrics.listen()
 celeryd_init.connect(be_nice)
 worker_process_init.connect(lambda **_: limit_process(JOBS), weak=False)
-# What the server has closed, or what is too old, is made anew before a task needs it.
+# Replaces a connection that the server has closed, or that is too old, before a task needs it.
 task_prerun.connect(lambda **_: close_old_connections(), weak=False)

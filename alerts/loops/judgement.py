@@ -36,8 +36,8 @@ TOGETHER: Final = frozenset({Kind.DOMINANT_TOOL, Kind.NO_PROGRESS})
 
 
 def may_loop(calls: int, repeats: int, failures: int, tool_calls: int) -> bool:
-    """Return whether a session with so many calls, so many of which repeat another one, failed or
-    called a tool, can be in a loop at all. `judge` finds none where this is false.
+    """Return whether a session can be in a loop, by the number of its calls and of those that
+    repeat another one, failed or called a tool. `judge` finds no loop where this is false.
     """
     return (
         repeats >= REPEATS_MIN
