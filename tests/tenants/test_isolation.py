@@ -151,6 +151,7 @@ def filled(account: Account) -> Account:
         api.post("/v1/halts", {"match": {"team": "growth"}, "reason": "test"}),
         api.post("/v1/routes", {"name": "growth", "tiers": TIERS}),
         api.post("/v1/rate-limits", {"name": "growth", "limit": {"requests_per_minute": 1}}),
+        api.send("PUT", "/v1/attribute-mappings", [{"attribute": "growth", "dimension": "team"}]),
         *_ask_for_more(api),
         *_alarm(account),
     ]
@@ -372,6 +373,7 @@ def objects(filled: Account) -> JsonObject:
     api = caller(filled)
     return {
         "budget_id": api.get("/v1/budgets").body["data"][0]["id"],
+        "team_id": api.get("/v1/teams").body["data"][0]["id"],
         "annotation_id": api.get("/v1/annotations").body["data"][0]["id"],
         "price_id": api.get("/v1/prices").body["data"][0]["id"],
         "key_id": api.get("/v1/keys").body["data"][0]["id"],
