@@ -55,12 +55,13 @@ RETRY_MOST: Final = timedelta(hours=1)
 UNRESOLVED: Final = Incident.objects.filter(kind=IncidentKind.CROSSING, resolved_at=None)
 # Two workers that each had crossings of one window would both find no incident, and notify twice.
 CROSSINGS_LOCK: Final = 7308
+# An array, as PostgreSQL may ask a subquery after IN once a row, and then exceeds its limit.
 CLAIM: Final = """
-    UPDATE crossing SET claimed_at = now() WHERE id IN (
+    UPDATE crossing SET claimed_at = now() WHERE id = ANY(ARRAY(
         SELECT id FROM crossing WHERE tenant_id = %s AND claimed_at IS NULL
             AND (retry_at IS NULL OR retry_at <= now())
         ORDER BY failures, id LIMIT %s FOR UPDATE SKIP LOCKED
-    ) RETURNING id
+    )) RETURNING id
 """
 
 

@@ -34,10 +34,10 @@ _CLAIM: Final = """
     RETURNING failures
 """
 _SWEEP: Final = """
-    DELETE FROM sign_in_attempt WHERE key IN (
+    DELETE FROM sign_in_attempt WHERE key = ANY(ARRAY(
         SELECT key FROM sign_in_attempt WHERE tried_at < %s
         ORDER BY tried_at LIMIT %s FOR UPDATE SKIP LOCKED
-    )
+    ))
 """
 
 

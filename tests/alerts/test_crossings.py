@@ -184,6 +184,18 @@ def test_while_a_worker_takes_crossings_no_other_takes_those_of_the_tenant(
     assert take(daily) == 1
 
 
+@pytest.mark.parametrize("ways", [(), ("hashagg", "hashjoin", "mergejoin", "sort", "material")])
+def test_a_claim_takes_no_more_than_its_size_however_postgresql_plans_it(
+    daily: Account, monkeypatch: pytest.MonkeyPatch, ways: Sequence[str]
+) -> None:
+    spend(daily, "11")
+    monkeypatch.setattr(CLAIM_CROSSINGS, "of", lambda _: 1)
+    with daily.scope(), connection.cursor() as cursor:
+        for way in ways:
+            cursor.execute(f"SET LOCAL enable_{way} = off")
+        assert [take_crossings(tenant_id=daily.tenant.id) for _ in range(3)] == [1, 1, 0]
+
+
 def test_a_worker_killed_halfway_leaves_the_crossing_to_the_next(
     daily: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
