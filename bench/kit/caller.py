@@ -12,7 +12,7 @@ import msgspec
 
 from bench.kit.wire import Answer, Connection, Requests
 
-PATIENCE_SECONDS: Final = 120.0
+PATIENCE_SECONDS: Final = 300.0
 PAUSE_SECONDS: Final = (0.02, 0.3)
 HUNG_UP_WITHIN_SECONDS: Final = 0.03
 # The service is starting, or without its database; what was asked may be asked again.

@@ -161,7 +161,11 @@ class FaultInjector:
             return False
         if self._is_early:
             return True
-        return self._served_at is not None and now >= self._served_at + self._serve_seconds
+        if self._served_at is None:
+            return False
+        # Where a start takes long, what is served between two deaths would be next to nothing.
+        start_seconds = self._served_at - self._broken_at
+        return now >= self._served_at + max(self._serve_seconds, start_seconds / 2)
 
     def _begin_anew(self) -> None:
         self._broken_at = time.monotonic()

@@ -54,7 +54,7 @@ from bench.soak.world import (
 LONG_OPERATIONS: Final = 50_000
 # With deaths in between; a run that takes much longer hangs.
 LEAST_PER_SECOND: Final = 20
-PATIENCE_SECONDS: Final = 180.0
+PATIENCE_SECONDS: Final = 400.0
 EXPIRED_WITHIN_SECONDS: Final = 60.0
 ROLLED_UP_WITHIN_SECONDS: Final = 180.0 + 2 * WORKER_SKEW_SECONDS
 LOOK_SECONDS: Final = (0.15, 1.0)

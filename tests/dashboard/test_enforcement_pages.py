@@ -781,7 +781,8 @@ def test_a_window_shows_its_raise_and_the_requests_that_wait(
 
 
 def test_raises_of_every_group_count_in_all_windows_and_all_parts(account: Account) -> None:
-    budget = make_budget(account, per=["agent"], limit_requests=1)
+    # A window that does not end before the raise does.
+    budget = make_budget(account, per=["agent"], limit_requests=1, period="lifetime")
     send(account, [make_event(agent=agent, cost_usd="1") for agent in "aab"])
     ask = IncreaseAsk(
         add=Added(requests=2),

@@ -1,5 +1,6 @@
 """Connections that break within a batch, or in its commit: what was asked for is done once."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -70,14 +71,15 @@ def break_after_commit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def end_idle_connections() -> None:
     """PostgreSQL ends the connections that threads keep, and none of them has noticed yet."""
-    own = raw_connection().info.backend_pid
+    others = (
+        "FROM pg_stat_activity"
+        " WHERE datname = current_database() AND backend_type = 'client backend'"
+        " AND pid <> pg_backend_pid()"
+    )
     with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT pid, pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND pid <> %s",
-            [own],
-        )
-        assert all(is_ended for _, is_ended in cursor.fetchall())
+        cursor.execute(f"SELECT pg_terminate_backend(pid) {others}")
+        while cursor.execute(f"SELECT pid {others}").fetchall():
+            time.sleep(0.01)
 
 
 def reserve(api: Caller) -> Answer:
