@@ -7,7 +7,8 @@ from django.contrib.auth.hashers import make_password
 from django.db import transaction
 
 from common.database_errors import name_once
-from common.errors import Conflict, NameTaken
+from common.errors import Conflict, InvalidRequest, NameTaken
+from common.values import normal_value
 from tenants.audit import audited_change, create_audited
 from tenants.keys import create_api_key
 from tenants.limits import lock_room, require_room
@@ -67,7 +68,10 @@ def add_member(*, tenant: Tenant, user: User, role: Role, actor: str) -> Members
 
 @transaction.atomic
 def create_team(*, tenant: Tenant, name: str, actor: str) -> Team:
-    """Add a team. Raises NameTaken when the tenant has one that has or had that name."""
+    """Add a team, by its name as events would carry it. Raises InvalidRequest, and NameTaken when
+    the tenant has one that has or had that name.
+    """
+    name = _team_name(name)
     require_room(tenant.id, "teams", Team.objects.filter(tenant_id=tenant.id))
     _require_unused_name(Team(tenant=tenant, name=name))
     with name_once("team", name):
@@ -79,8 +83,10 @@ def rename_team(*, team: Team, name: str, actor: str) -> Team:
     """Give a team another name, which events carry from now on.
 
     Invariant: a name is one team's at most, also after it has another. Its members see what was
-    counted under its former names, and members of other teams do not. Raises NameTaken.
+    counted under its former names, and members of other teams do not. Raises InvalidRequest and
+    NameTaken.
     """
+    name = _team_name(name)
     with name_once("team", name), audited_change(team, actor=actor) as change:
         lock_room(team.tenant_id)  # against a new team of one of its names
         stored = change.row
@@ -90,6 +96,14 @@ def rename_team(*, team: Team, name: str, actor: str) -> Team:
         stored.name, stored.former_names = name, former
         _require_unused_name(stored)
     return stored
+
+
+def _team_name(typed: str) -> str:
+    """Return a name as usage has it, which decides what the team's members see."""
+    if name := normal_value(typed):
+        return name
+    detail = "A team's name needs a character that can be seen."
+    raise InvalidRequest(detail, errors=[{"pointer": "/name", "code": "blank", "detail": detail}])
 
 
 def _require_unused_name(team: Team) -> None:

@@ -109,14 +109,15 @@ def team(request: PageRequest, team_id: int) -> HttpResponse:
     row = get_object_or_404(Team, tenant=request.tenant, id=team_id)
     form = TeamForm(request, row)
 
-    def save() -> bool:
+    def save() -> Team:
         actor = actor_of(request)
-        rename_team(team=row, name=form.cleaned_data["name"], actor=actor)
+        renamed = rename_team(team=row, name=form.cleaned_data["name"], actor=actor)
         change_team_members(team=row, leads_by_user=form.leads_by_user, actor=actor)
-        return True
+        return renamed
 
-    if save_once(request, form, save):
-        messages.success(request, _saved_words(row, form.cleaned_data["name"]))
+    saved = save_once(request, form, save)
+    if saved is not None:
+        messages.success(request, _saved_words(row, saved.name))
         return HttpResponseRedirect(reverse("dashboard:teams"))
     return show_form(
         request,

@@ -8,6 +8,7 @@ from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
+from common.values import normal_value
 from tenants.admin_forms import FilledForm, RowFormSet
 from tenants.admin_site import TenantInline, TenantModelAdmin, actor_of, site, tenant_of
 from tenants.members import change_team_members
@@ -116,7 +117,9 @@ class TeamAdmin(TenantModelAdmin):
 
 def _unused_team_name(tenant: Tenant) -> Callable[..., str]:
     def clean_name(form: Any) -> str:
-        name: str = form.cleaned_data["name"]
+        name = normal_value(form.cleaned_data["name"])
+        if not name:
+            raise ValidationError("A team's name needs a character that can be seen.")
         others = Team.objects.filter(tenant=tenant, name=name).exclude(id=form.instance.id)
         if others.exists():
             raise ValidationError("There is already a team with this name.")

@@ -191,6 +191,21 @@ def test_a_renamed_team_keeps_its_members_and_its_old_usage(
     assert entry.changes == {"name": ["growth", "growth-eu"], "former_names": [[], ["growth"]]}
 
 
+def test_a_team_is_named_as_its_usage_is(account: Account, owner: Client) -> None:
+    # A letter and its accent apart, an invisible joiner, two spaces.
+    typed = "Cafe\u0301\u200d  team"
+    location = owner.post("/settings/teams", {"name": typed})["Location"]
+    send(account, [make_event(team=typed, cost_usd="3")])
+    email = make_member(account, Role.ENGINEER)
+    user = User.objects.get(email=email)
+    answer = owner.post(location, {"name": typed, "members": [user.id]}, follow=True)
+    assert "“Café team” was changed." in text_of(answer.content.decode())
+    assert "$3.00" in words(sign_in(email), "/")
+    for path in ("/settings/teams", location):
+        refused = owner.post(path, {"name": "\u200b\u2060"})
+        assert "needs a character that can be seen" in text_of(refused.content.decode())
+
+
 def test_a_former_name_is_no_other_teams(account: Account, owner: Client) -> None:
     growth, other = make_team(account, "growth"), make_team(account, "other")
     assert owner.post(f"/settings/teams/{growth.id}", {"name": "growth-eu"}).status_code == 302
