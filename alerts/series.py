@@ -52,16 +52,6 @@ MONEY_MEASURES: Final = frozenset({COST, COST_PER_REQUEST})
 POSITION: Final = {measure.name: index for index, measure in enumerate(MEASURES)}
 WIDTH: Final = len(MEASURES)
 SUMS: Final = sum(measure.is_sum for measure in MEASURES)
-# What they are made of.
-SUMMED: Final = (
-    "cost_nanos",
-    "requests",
-    "errors",
-    "tool_calls",
-    "input_tokens",
-    "output_tokens",
-    "cache_read_tokens",
-)
 NOWHERE: Final = -1
 QUARTER: Final = timedelta(seconds=QUARTER_SECONDS)
 _PARTS: Final = (slice(None, SUMS), slice(SUMS, None))
@@ -209,8 +199,9 @@ def frames(usage: Usage, keys: Sequence[SeriesKey], quarters: Sequence[int]) -> 
 
 def measured(sums: QuarterSums, rows: NDArray[np.int64]) -> tuple[Numbers, Numbers]:
     """The measures of these rows, and the number of requests that each rests on."""
+    # In the order of SERIES_MEASURES.
     cost, requests, errors, tool_calls, input_tokens, output_tokens, cache_read_tokens = (
-        sums.column(name)[rows].astype(float) for name in SUMMED
+        sums.measures[rows].T
     )
     tokens, calls = input_tokens + output_tokens, requests + tool_calls
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -115,7 +115,7 @@ def _watch(service: Service, connection: Connection, tenant_id: int, newest: int
             for age, seconds, query in own.execute(_ACTIVITY, [own_pids]):
                 oldest = max(oldest, age)
                 slowest = max(slowest, (seconds, " ".join(query.split())[:60]))
-                if begun_at is None and "SELECT set_number, quarter" in query:
+                if begun_at is None and "WITH waiting AS MATERIALIZED" in query:
                     begun_at = time.monotonic()
             seen = fetch_number(
                 own,

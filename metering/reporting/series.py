@@ -9,22 +9,15 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 import numpy as np
+from django.db import connection
 from numpy.typing import NDArray
 
-from common.queries import fetch_row, fetch_rows
-from metering.models import MEASURES, Operation
-from metering.reporting.usage_branches import EVENT_MEASURE_LIST
+from common.queries import Parameters, Rows, fetch_row, fetch_rows
+from metering.models import Operation
+from metering.reporting.usage_branches import EVENT_MEASURES
 from metering.rollups.bins import middle
 from metering.rollups.call_sizes import COST, known_model
-from metering.rollups.sets import (
-    DAY_SECONDS,
-    MEASURE_LIST,
-    OTHER,
-    QUARTER_SECONDS,
-    QUARTER_SETS,
-    SUM_LIST,
-    find_set,
-)
+from metering.rollups.sets import DAY_SECONDS, OTHER, QUARTER_SECONDS, QUARTER_SETS, find_set
 from metering.usage.batch_events import select_of_batches
 
 Whole = NDArray[np.int64]
@@ -33,12 +26,31 @@ Floats = NDArray[np.float64]
 # The dimensions that have sums by quarter; empty: the tenant as a whole.
 SERIES_DIMENSIONS: Final = ("", "team", "agent", "feature", "customer", "model")
 COMBINED_DIMENSIONS: Final = SERIES_DIMENSIONS[1:]
+# What a series is judged by is made of these.
+SERIES_MEASURES: Final = (
+    "cost_nanos",
+    "requests",
+    "errors",
+    "tool_calls",
+    "input_tokens",
+    "output_tokens",
+    "cache_read_tokens",
+)
+_MEASURE_LIST: Final = ", ".join(SERIES_MEASURES)
+_EVENT_MEASURE_LIST: Final = ", ".join(
+    f"{EVENT_MEASURES.get(name, name)} AS {name}" for name in SERIES_MEASURES
+)
+_SUM_LIST: Final = ", ".join(f"sum({name}) AS {name}" for name in SERIES_MEASURES)
 # Batches beyond these, the newest, are no news.
 BATCHES_MAX: Final = 5_000
 # Compiling takes longer than running; and the other cores are for those who wait for an answer.
 _TUNING: Final = """
     SET LOCAL jit = off; SET LOCAL max_parallel_workers_per_gather = 0; SET LOCAL work_mem = '32MB'
 """
+# Events that have just come are more than PostgreSQL's statistics know: it would fetch a million of
+# them one by one, and sort them to group them.
+_BULK_TUNING: Final = f"{_TUNING}; SET LOCAL enable_indexscan = off; SET LOCAL enable_sort = off"
+_END_BULK_TUNING: Final = "SET LOCAL enable_indexscan = on; SET LOCAL enable_sort = on"
 _SET_OF: Final = {
     "".join(quarters.dimensions): quarters.number
     for quarters in QUARTER_SETS
@@ -59,7 +71,7 @@ _SET_NUMBER: Final = "CASE {} ELSE {} END".format(
 _WAITING_EVENTS: Final = select_of_batches(
     f"date_bin('{QUARTER_SECONDS} seconds', e.time, 'epoch') AS quarter,"
     + "".join(f' e.{name} COLLATE "C" AS {name},' for name in COMBINED_DIMENSIONS)
-    + EVENT_MEASURE_LIST,
+    + _EVENT_MEASURE_LIST,
     batches="""
         SELECT id, rolled_up_at IS NULL AND coalesce(first_at < %(ends_at)s, true)
             AND coalesce(last_at >= %(starts_at)s, true) AS is_wanted
@@ -70,31 +82,40 @@ _WAITING_EVENTS: Final = select_of_batches(
     condition="e.tenant_id = %(tenant_id)s AND e.time >= %(starts_at)s AND e.time < %(ends_at)s"
     " AND NOT e.is_void",
 )
+# Few rows where there are many events. MATERIALIZED keeps PostgreSQL from sorting the events for
+# what groups these sums in several ways.
+_WITH_WAITING: Final = f"""
+    WITH waiting AS MATERIALIZED (
+        SELECT quarter, {", ".join(COMBINED_DIMENSIONS)}, {_SUM_LIST}
+        FROM ({_WAITING_EVENTS}) events GROUP BY quarter, {", ".join(COMBINED_DIMENSIONS)}
+    )
+"""
 _QUARTER_SUMS: Final = f"""
-    SELECT set_number, quarter, value, {SUM_LIST} FROM (
+    {_WITH_WAITING}
+    SELECT set_number, quarter, value, {_SUM_LIST} FROM (
         SELECT dimension_set AS set_number, extract(epoch FROM starts_at)::bigint AS quarter,
-            value_1 AS value, {MEASURE_LIST}
+            value_1 AS value, {_MEASURE_LIST}
         FROM usage_rollup
         WHERE tenant_id = %(tenant_id)s AND dimension_set = ANY(%(sets)s)
             AND starts_at >= %(starts_at)s AND starts_at < %(ends_at)s
         UNION ALL
         SELECT {_SET_NUMBER}, extract(epoch FROM quarter)::bigint,
-            coalesce({", ".join(COMBINED_DIMENSIONS)}, ''), {SUM_LIST}
-        FROM ({_WAITING_EVENTS}) waiting GROUP BY GROUPING SETS ({_GROUPING_SETS})
+            coalesce({", ".join(COMBINED_DIMENSIONS)}, ''), {_SUM_LIST}
+        FROM waiting GROUP BY GROUPING SETS ({_GROUPING_SETS})
     ) parts WHERE value <> %(other)s GROUP BY set_number, quarter, value
 """
 _SERIES_COSTS: Final = f"""
-    WITH waiting AS MATERIALIZED (
+    {_WITH_WAITING}, waiting_series AS MATERIALIZED (
         SELECT {_SET_NUMBER} AS set_number, quarter AS at,
             coalesce({", ".join(COMBINED_DIMENSIONS)}, '') AS value, sum(cost_nanos) AS cost_nanos
-        FROM ({_WAITING_EVENTS}) waiting GROUP BY GROUPING SETS ({_GROUPING_SETS})
+        FROM waiting GROUP BY GROUPING SETS ({_GROUPING_SETS})
     )
     SELECT (
         SELECT coalesce(sum(cost_nanos), 0) FROM usage_rollup
         WHERE tenant_id = %(tenant_id)s AND dimension_set = a.set_number
             AND starts_at >= a.starts_at AND starts_at < %(ends_at)s AND value_1 = a.value
     ) + (
-        SELECT coalesce(sum(cost_nanos), 0) FROM waiting w
+        SELECT coalesce(sum(cost_nanos), 0) FROM waiting_series w
         WHERE w.set_number = a.set_number AND w.value = a.value AND w.at >= a.starts_at
     )
     FROM unnest(%(sets)s::smallint[], %(values)s::text[], %(starts)s::timestamptz[])
@@ -137,7 +158,7 @@ _COMBINATIONS: Final = f"""
     SELECT {", ".join(COMBINED_DIMENSIONS)}, sum(cost_nanos), sum(requests), sum(errors),
         sum(input_tokens + output_tokens)
     FROM (
-        SELECT {", ".join(COMBINED_DIMENSIONS)}, {EVENT_MEASURE_LIST} FROM usage_event
+        SELECT {", ".join(COMBINED_DIMENSIONS)}, {_EVENT_MEASURE_LIST} FROM usage_event
         WHERE tenant_id = %s AND time >= %s AND time < %s AND NOT is_void
     ) events GROUP BY {", ".join(COMBINED_DIMENSIONS)}
     ORDER BY sum(cost_nanos) DESC, sum(requests) DESC LIMIT %s
@@ -148,7 +169,7 @@ class QuarterSums(NamedTuple):
     """Sums as columns, a row for each series and quarter that has usage; in no order.
 
     `dimensions` holds places in SERIES_DIMENSIONS, `quarters` the seconds since the epoch at which
-    each begins, `measures` a column for each of `metering.models.MEASURES`: floats, since sums may
+    each begins, `measures` a column for each of SERIES_MEASURES: floats, since sums may
     pass 64 bits.
     """
 
@@ -158,11 +179,6 @@ class QuarterSums(NamedTuple):
     measures: Floats
     # Nano-dollars, exact whatever their sum: Python's own numbers.
     cost_nanos: NDArray[np.object_]
-
-    def column(self, name: str) -> Floats:
-        """Return a measure of all rows."""
-        column: Floats = self.measures[:, MEASURES.index(name)]
-        return column
 
 
 class SeriesSince(NamedTuple):
@@ -217,17 +233,19 @@ def quarter_sums(*, tenant_id: int, starts_at: datetime, ends_at: datetime) -> Q
         "sets": list(_INDEX_OF_SET),
         "other": OTHER,
     }
-    rows = fetch_rows(_QUARTER_SUMS, parameters, tuning=_TUNING)
+    rows = _fetch_bulk(_QUARTER_SUMS, parameters)
     if not rows:
         nothing = np.zeros(0, np.int64)
-        return QuarterSums(nothing, [], nothing, np.zeros((0, len(MEASURES))), np.zeros(0, object))
+        return QuarterSums(
+            nothing, [], nothing, np.zeros((0, len(SERIES_MEASURES))), np.zeros(0, object)
+        )
     sets, quarters, values, *measures = zip(*rows, strict=True)
     return QuarterSums(
         np.array([_INDEX_OF_SET[number] for number in sets], np.int64),
         list(values),
         np.array(quarters, np.int64),
         np.array(measures, np.float64).T,
-        np.array(measures[MEASURES.index("cost_nanos")], object),
+        np.array(measures[SERIES_MEASURES.index("cost_nanos")], object),
     )
 
 
@@ -248,7 +266,7 @@ def series_costs(
         "starts_at": min(each.starts_at for each in series),
         "ends_at": ends_at,
     }
-    rows = fetch_rows(_SERIES_COSTS, parameters, tuning=_TUNING)
+    rows = _fetch_bulk(_SERIES_COSTS, parameters)
     return {each: int(nanos) for each, (nanos,) in zip(series, rows, strict=True)}
 
 
@@ -320,8 +338,7 @@ def combinations(
     parameters = [tenant_id, starts_at, ends_at, limit]
     width = len(COMBINED_DIMENSIONS)
     return [
-        Combination(row[:width], *row[width:])
-        for row in fetch_rows(_COMBINATIONS, parameters, tuning=_TUNING)
+        Combination(row[:width], *row[width:]) for row in _fetch_bulk(_COMBINATIONS, parameters)
     ]
 
 
@@ -344,3 +361,11 @@ def newest_batch(*, tenant_id: int) -> int:
         "SELECT coalesce(max(id), 0) FROM ingest_batch WHERE tenant_id = %s", [tenant_id]
     )
     return int(batch_id)
+
+
+def _fetch_bulk(statement: str, parameters: Parameters) -> Rows:
+    """Return the rows of a statement that adds up events; what follows is planned as usual."""
+    rows = fetch_rows(statement, parameters, tuning=_BULK_TUNING)
+    with connection.cursor() as cursor:
+        cursor.execute(_END_BULK_TUNING)
+    return rows

@@ -8,8 +8,7 @@ import pytest
 from alerts import anomaly, series
 from alerts.models import SeriesState
 from alerts.series import MEASURES, NEVER, TENANT, Learned, SeriesKey, Watch, frames, usage_of
-from metering.models import MEASURES as SUMMED
-from metering.reporting.series import SERIES_DIMENSIONS, QuarterSums
+from metering.reporting.series import SERIES_DIMENSIONS, SERIES_MEASURES, QuarterSums
 from tests.factories import Account
 
 AT = 1_790_000_100 // 900 * 900
@@ -20,7 +19,7 @@ def sums_of(*rows: tuple[SeriesKey, int, dict[str, int]]) -> QuarterSums:
         np.array([SERIES_DIMENSIONS.index(key.dimension) for key, _, _ in rows]),
         [key.value for key, _, _ in rows],
         np.array([quarter for _, quarter, _ in rows]),
-        np.array([[sums.get(name, 0) for name in SUMMED] for _, _, sums in rows]),
+        np.array([[sums.get(name, 0) for name in SERIES_MEASURES] for _, _, sums in rows]),
         np.array([sums.get("cost_nanos", 0) for _, _, sums in rows], object),
     )
 
