@@ -12,6 +12,7 @@ import psycopg
 from django.db import connection
 from psycopg.abc import PQGen
 from psycopg.generators import send
+from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 
 from tenants.scope import TENANT_SETTING
@@ -23,6 +24,10 @@ class Pipeline:
     def __init__(self, raw: psycopg.Connection[TupleRow], queue: "_Queue") -> None:
         self._raw = raw
         self._queue = queue
+
+    def begin(self) -> None:
+        """Begin the transaction that Django has opened; how it ends is Django's again."""
+        self._send("BEGIN", (), is_kept=True)
 
     def enter_tenant(self, tenant_id: int) -> None:
         """Let the transaction see one tenant's rows. The first statement of an outermost one."""
@@ -103,6 +108,13 @@ def pipelined() -> Iterator[Pipeline]:
     assert connection.in_atomic_block, "statements are pipelined within a transaction"
     connection.ensure_connection()
     raw: Any = connection.connection
+    is_first = raw.pgconn.transaction_status == TransactionStatus.IDLE
+    if is_first:
+        # psycopg would begin with each statement: it learns from an answer that it has begun.
+        raw.autocommit = True
     queue = raw._pipeline = _Queue(raw)
     with connection.wrap_database_errors, raw.pipeline():
-        yield Pipeline(raw, queue)
+        pipeline = Pipeline(raw, queue)
+        if is_first:
+            pipeline.begin()
+        yield pipeline

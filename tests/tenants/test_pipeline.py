@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from django.db import DatabaseError, connection, transaction
 from psycopg.generators import send
+from psycopg.pq import TransactionStatus
 
 from tenants.pipeline import pipelined
 
@@ -41,6 +42,26 @@ def test_the_server_knows_that_the_transaction_waits_for_this_process() -> None:
         with type(own).connect(own.info.dsn, password=own.info.password) as other:
             result = other.execute("SELECT state FROM pg_stat_activity WHERE pid = %s", [pid])
             assert result.fetchone() == ("idle in transaction",)
+
+
+def test_a_transaction_begins_once_and_ends_as_ever() -> None:
+    """A second BEGIN is a warning in PostgreSQL's log, each time."""
+    connection.ensure_connection()
+    raw: Any = connection.connection
+    told: list[str] = []
+    raw.add_notice_handler(lambda diagnostic: told.append(diagnostic.message_primary))
+    for is_undone in (False, True):
+        with transaction.atomic():
+            with pipelined() as together:
+                for _ in range(3):
+                    together.send("SELECT 1")
+                together.send("CREATE TEMPORARY TABLE made (one int) ON COMMIT DROP")
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT 'made'::regclass")
+            transaction.set_rollback(is_undone)
+        assert raw.info.transaction_status == TransactionStatus.IDLE
+        assert raw.autocommit
+    assert told == []
 
 
 def divide_by_zero(*, is_read: bool) -> None:
