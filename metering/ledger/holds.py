@@ -273,10 +273,12 @@ def lock_due(tenant_id: int, *, without: Collection[UUID] = ()) -> dict[UUID, Lo
     return locked_reservations_of(rows, find_held(tenant_id, [row[0] for row in rows]))
 
 
+# The ids are given besides, so that PostgreSQL looks them up by the index also where it takes the
+# table for a small one: a plan is kept from when it was.
 _WRITE: Final = f"""
     UPDATE reservation r SET {", ".join(f"{name} = n.{name}" for name in _CHANGING)}
     FROM json_populate_recordset(NULL::reservation, %s::json) n
-    WHERE r.tenant_id = %s AND r.id = n.id
+    WHERE r.tenant_id = %s AND r.id = n.id AND r.id = ANY(%s::uuid[])
 """
 
 
@@ -287,9 +289,9 @@ def write_reservations(
     changed = [reservation for reservation in reservations if reservation.is_changed]
     if not changed:
         return
-    cursor.execute(
-        _WRITE, [_encode([reservation.row() for reservation in changed]).decode(), tenant_id]
-    )
+    rows = _encode([reservation.row() for reservation in changed]).decode()
+    ids = [reservation.held.id for reservation in changed]
+    cursor.execute(_WRITE, [rows, tenant_id, ids])
     for reservation in changed:
         reservation.is_changed = False
 

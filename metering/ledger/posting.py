@@ -311,7 +311,11 @@ _MOVE_HOLDS: Final = """
 
 @cache
 def _move_sql(source: str, *, has_entries: bool, has_holds: bool) -> str:
-    """Return the statement that writes entries and moves the balances that are their sums."""
+    """Return the statement that writes entries and moves the balances that are their sums.
+
+    The ids are given besides, so that PostgreSQL looks them up by the index also where it takes the
+    table for a small one: a plan is kept from when it was.
+    """
     parts = [*([_ENTRIES] if has_entries else []), *([_WITH_HOLDS] if has_holds else [])]
     return f"""
         WITH {", ".join(parts)} UPDATE budget_window w SET
@@ -321,7 +325,7 @@ def _move_sql(source: str, *, has_entries: bool, has_holds: bool) -> str:
             oldest_grain_at = least(w.oldest_grain_at, m.grain_at),
             {_MOVE_HOLDS if has_holds else ""}
             first_used_at = coalesce(w.first_used_at, %s)
-        FROM {source} WHERE w.tenant_id = %s AND w.id = m.id
+        FROM {source} WHERE w.tenant_id = %s AND w.id = m.id AND w.id = ANY({_WHOLES})
     """
 
 
@@ -338,21 +342,22 @@ def move_statement(  # noqa: PLR0913 - all of it is what a move writes
     """Return the statement that writes these entries and moves balances by them and by holds, with
     its parameters. `late` says since when windows count.
     """
-    parameters: list[Parameter] = []
     has_grains = any([key.grain_at for key in sums])  # noqa: C419 - faster
+    entries: list[Parameter] = []
     if sums:
         columns = [[key.window_id for key in sums], *zip(*sums.values(), strict=True)]
-        parameters += [",".join(map(str, column)) for column in columns]
+        entries += [",".join(map(str, column)) for column in columns]
         # What a short array lacks is NULL.
-        parameters.append([key.grain_at for key in sums] if has_grains else [])
-        parameters += [tenant_id, kind.value, batch_id]
-    has_holds = bool(holds or late)
+        entries.append([key.grain_at for key in sums] if has_grains else [])
+        entries += [tenant_id, kind.value, batch_id]
     source = _ENTRIES_BY_WINDOW if has_grains else _ENTRY
-    if has_holds:
-        parameters += _held_parameters(sums, holds or {}, late or {})
+    moves: list[Parameter] = []
+    if holds or late:
+        moves = _held_parameters(sums, holds or {}, late or {})
         source = "m"
-    statement = _move_sql(source, has_entries=bool(sums), has_holds=has_holds)
-    return statement, [*parameters, now, tenant_id]
+    window_ids = (moves or entries)[0]
+    statement = _move_sql(source, has_entries=bool(sums), has_holds=bool(moves))
+    return statement, [*entries, *moves, now, tenant_id, window_ids]
 
 
 def _held_parameters(
