@@ -8,6 +8,7 @@ import pytest
 from django.db import connection
 from psycopg.rows import TupleRow
 
+from common.queries import fetch_rows
 from tenants.pipeline import Pipeline
 from tests.factories import Account, make_budget
 from tests.metering.api.caller import Caller
@@ -39,13 +40,12 @@ def kept_plan(statement: str, parameters: Sequence[object]) -> str:
     with connection.cursor() as cursor:
         cursor.execute("SET plan_cache_mode = force_generic_plan")
         cursor.execute(f"PREPARE kept AS {numbered}")
+        marks = ", ".join(["%s"] * len(parameters))
         try:
-            cursor.execute(
-                f"EXPLAIN EXECUTE kept ({', '.join(['%s'] * len(parameters))})", parameters
-            )
-            return "\n".join(row[0] for row in cursor.fetchall())
+            rows = fetch_rows(f"EXPLAIN EXECUTE kept ({marks})", parameters)
         finally:
             cursor.execute("DEALLOCATE kept; RESET plan_cache_mode")
+    return "\n".join(row[0] for row in rows)
 
 
 def test_rows_are_looked_up_also_by_a_plan_from_when_there_were_few(
