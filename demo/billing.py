@@ -9,6 +9,8 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
+from dateutil.relativedelta import relativedelta
+
 from demo.calls import Call
 from demo.client import Answer, Client, JsonObject
 from demo.configuration import items, make_missing, remark
@@ -126,15 +128,14 @@ def party(key: str, number: int) -> JsonObject:
 
 
 def subscriptions(client: Client, customers: Sequence[str], end: datetime) -> Iterator[JsonObject]:
-    """Yield who is on which plan, since two months ago."""
+    """Yield who is on which plan, so that two periods of each are over."""
     ids = {plan.get("name"): plan.get("id") for plan in items(client.get("/v1/plans?limit=100"))}
     closed = (end - CLOSED_FOR).replace(hour=0, minute=0, second=0, microsecond=0)
-    months = closed.year * 12 + closed.month - 1 - MONTHS_BACK
-    since = closed.replace(
-        year=months // 12, month=months % 12 + 1, day=min(closed.day, LAST_SAFE_DAY)
-    )
+    own = closed.replace(day=min(closed.day, LAST_SAFE_DAY)) - relativedelta(months=MONTHS_BACK)
+    calendar = closed.replace(year=end.year, month=end.month, day=1)
+    calendar -= relativedelta(months=MONTHS_BACK)
     for key, plan in zip(customers, ORDER, strict=False):
-        starts_at = since if plan == GROWTH else since.replace(day=1)
+        starts_at = own if plan == GROWTH else calendar
         yield {"customer": key, "plan": str(ids[plan]), "starts_at": starts_at.isoformat()}
 
 

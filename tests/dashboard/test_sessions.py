@@ -226,8 +226,8 @@ def test_a_team_sees_its_own_calls_of_a_shared_session(account: Account) -> None
             call(3, id="rest-2", team="rest", cost_usd="9", session="theirs", trace="t-2"),
         ],
     )
-    make_budget(account, name="whole tenant", cost_usd=40)
-    make_budget(account, name="own alone", match={"team": "own"}, cost_usd=20)
+    make_budget(account, name="whole tenant", period="lifetime", cost_usd=40)
+    make_budget(account, name="own alone", period="lifetime", match={"team": "own"}, cost_usd=20)
     with account.scope(), connection.cursor() as cursor:
         insert_decisions(
             cursor,

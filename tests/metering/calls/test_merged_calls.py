@@ -442,7 +442,7 @@ def contradictions() -> dict[str, list[JsonObject]]:
 def test_what_contradicts_is_another_call_and_is_shown_as_such(
     account: Account, kind: str, is_reversed: bool
 ) -> None:
-    budget = make_budget(account)
+    budget = make_budget(account, period="lifetime")
     reports = contradictions()[kind]
     for report in reversed(reports) if is_reversed else reports:
         answer = post(account, EVENTS, report)
