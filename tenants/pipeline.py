@@ -25,10 +25,6 @@ class Pipeline:
         self._raw = raw
         self._queue = queue
 
-    def begin(self) -> None:
-        """Begin the transaction that Django has opened; how it ends is Django's again."""
-        self._send("BEGIN", (), is_kept=True)
-
     def enter_tenant(self, tenant_id: int) -> None:
         """Let the transaction see one tenant's rows. The first statement of an outermost one."""
         # Nothing else is set there: what SET LOCAL set ended with the transaction before.
@@ -116,5 +112,5 @@ def pipelined() -> Iterator[Pipeline]:
     with connection.wrap_database_errors, raw.pipeline():
         pipeline = Pipeline(raw, queue)
         if is_first:
-            pipeline.begin()
+            pipeline.send("BEGIN")
         yield pipeline

@@ -118,8 +118,6 @@ class TeamAdmin(TenantModelAdmin):
 def _unused_team_name(tenant: Tenant) -> Callable[..., str]:
     def clean_name(form: Any) -> str:
         name = normal_value(form.cleaned_data["name"])
-        if not name:
-            raise ValidationError("A team's name needs a character that can be seen.")
         others = Team.objects.filter(tenant=tenant, name=name).exclude(id=form.instance.id)
         if others.exists():
             raise ValidationError("There is already a team with this name.")

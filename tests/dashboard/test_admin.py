@@ -661,3 +661,9 @@ def test_a_form_is_saved_as_it_was_shown(
     answer = client.post(address, {**rows, **fields, "form_token": token[1]})
     assert answer.status_code in (200, 302), answer.content.decode()[:300]
     assert "cannot be read" not in answer.content.decode()
+
+
+def test_a_team_whose_name_cannot_be_seen_is_refused(owner: Client) -> None:
+    form = saved_form(owner, "/admin/tenants/team/add/")
+    answer = owner.post("/admin/tenants/team/add/", {**form, "name": "\u200b\u2060"})
+    assert "This field cannot be blank." in answer.content.decode()

@@ -71,14 +71,16 @@ def break_after_commit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def end_idle_connections() -> None:
     """PostgreSQL ends the connections that threads keep, and none of them has noticed yet."""
-    others = (
-        "FROM pg_stat_activity"
-        " WHERE datname = current_database() AND backend_type = 'client backend'"
-        " AND pid <> pg_backend_pid()"
-    )
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT pg_terminate_backend(pid) {others}")
-        while cursor.execute(f"SELECT pid {others}").fetchall():
+        cursor.execute(
+            "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND backend_type = 'client backend'"
+            " AND pid <> pg_backend_pid()"
+        )
+        pids = [pid for pid, _ in cursor.fetchall()]
+        give_up_at = time.monotonic() + 60
+        while cursor.execute("SELECT FROM pg_stat_activity WHERE pid = ANY(%s)", [pids]).fetchall():
+            assert time.monotonic() < give_up_at, "a connection did not end"
             time.sleep(0.01)
 
 
